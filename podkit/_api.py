@@ -1,0 +1,245 @@
+"""The one-line interface: sessions on the engine that the environment names."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from types import TracebackType
+from typing import Self
+
+from podkit.agent.commands import CommandRequest, TextCallback
+from podkit.backends._registry import default_backend
+from podkit.core import _checks
+from podkit.core.files import SessionFiles
+from podkit.core.manager import SimpleContainerManager
+from podkit.core.models import ContainerConfig, ProcessResult, Session
+from podkit.core.session import BaseSessionManager
+from podkit.errors import InvalidInput, SessionNotFound
+from podkit.utils.paths import resolve_container_path
+
+DEFAULT_PREFIX = "podkit"
+_LONGEST_RUN_SECONDS = 86_400  # of `run_in_docker` without a timeout
+_RUN_GRACE_SECONDS = 60  # for writing files before it and cleaning up after it
+
+PathLike = str | os.PathLike[str]
+
+_lock = threading.Lock()  # guards _managers
+_managers: dict[tuple[str, str | None, str | None], BaseSessionManager] = {}
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class SessionProxy:
+    """One session, to run commands in and to exchange files with. Made by `get_docker_session`.
+
+    As a context manager it closes the session at the end, which removes the container. Safe to use from many threads.
+
+    Attributes:
+        user_id: whose session it is.
+        session_id: which of the user's sessions.
+        files: its files, in the terms of `pathlib`.
+    """
+
+    def __init__(self, sessions: BaseSessionManager, user_id: str, session_id: str) -> None:
+        self._sessions = sessions
+        self.user_id = user_id
+        self.session_id = session_id
+        self.files = SessionFiles(sessions, user_id, session_id)
+
+    def execute_command(
+        self,
+        command: str | Sequence[str],
+        working_dir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        *,
+        user: str | None = None,
+        input: str | bytes | None = None,
+        max_output_bytes: int | None = None,
+        on_stdout: TextCallback | None = None,
+        on_stderr: TextCallback | None = None,
+    ) -> ProcessResult:
+        """Run a command and wait for its end; the container is started or recreated first where that is needed.
+
+        Args:
+            command: a `str` is run by `sh -c`, a list as it is.
+            working_dir: absolute; by default the container's, `/workspace`.
+            environment: added to the container's.
+            timeout: seconds after which the command is killed; `None` for no limit.
+            user: who runs it; by default the container's user.
+            input: what it reads; by default nothing.
+            max_output_bytes: how much of each stream is kept, 10 MiB by default; the rest is read and dropped.
+            on_stdout: called with each piece of text as it comes, in this thread. What it raises ends the command.
+            on_stderr: the same for the error stream.
+
+        Returns:
+            The result, also after a non-zero exit or a timeout (exit code 124 and the output so far).
+
+        Raises:
+            InvalidInput: a value cannot be right.
+            SessionNotFound: the session was closed.
+            CommandInterrupted: the container or the engine ended under the command, which may have run; it is never
+                sent twice.
+            EngineError: the container could not be brought back.
+        """
+        return self._sessions.execute_command(
+            self.user_id,
+            self.session_id,
+            command,
+            working_dir,
+            environment,
+            timeout,
+            user=user,
+            input=input,
+            max_output_bytes=max_output_bytes,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+        )
+
+    def write_file(self, path: str | PurePath, content: str | bytes) -> Path:
+        """Write a file in one step and give its absolute path inside; a relative path lands under `/workspace`."""
+        return self._sessions.write_file(self.user_id, self.session_id, path, content)
+
+    def read_file(self, path: str | PurePath) -> str:
+        """Read a UTF-8 file of at most 256 MiB; for other bytes there is `files.read_bytes`."""
+        return self._sessions.read_file(self.user_id, self.session_id, path)
+
+    def get_info(self) -> Session:
+        """Give the session: container, status, configuration, workspace, times. The live object, not a copy.
+
+        Raises:
+            SessionNotFound: the session was closed.
+        """
+        session = self._sessions.get_session(self.user_id, self.session_id)
+        if session is None:
+            raise SessionNotFound(f"session {self.session_id!r} of user {self.user_id!r} was closed")
+        return session
+
+    def get_accessible_ports(self) -> dict[int, int]:
+        """Give the published TCP ports: container port -> host port.
+
+        Raises:
+            SessionNotFound: the session was closed.
+            ContainerNotFound: the container is gone; the next command recreates it.
+        """
+        container_id = self.get_info().container_id
+        return self._sessions.container_manager.backend.get_accessible_ports(container_id) if container_id else {}
+
+    def close(self, *, remove_workspace: bool = False) -> None:
+        """Remove the container; the workspace stays unless `remove_workspace` is set. Twice is harmless."""
+        self._sessions.close_session(self.user_id, self.session_id, remove_workspace=remove_workspace)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"SessionProxy(user_id={self.user_id!r}, session_id={self.session_id!r})"
+
+
+def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None) -> BaseSessionManager:
+    """Give the session manager that all calls of this process with the same workspace share."""
+    if workspace is None and workspace_host is not None:
+        raise InvalidInput(f"workspace_host={workspace_host!r} without workspace: name both, or none")
+    base = None if workspace is None else _checks.check_path_text(os.fspath(workspace), "workspace")
+    host = None if workspace_host is None else _checks.check_absolute_path(os.fspath(workspace_host), "workspace_host")
+    prefix = _checks.check_prefix(os.environ.get("PODKIT_CONTAINER_PREFIX") or DEFAULT_PREFIX)
+    backend = default_backend()
+    with _lock:
+        key = prefix, base, host
+        if key not in _managers:
+            _managers[key] = BaseSessionManager(SimpleContainerManager(backend, prefix, base, host))
+        return _managers[key]
+
+
+def reset_lifecycle_cache() -> None:
+    """Forget the container managers that this process keeps; no container is removed, and the next call finds them."""
+    with _lock:
+        _managers.clear()
+
+
+def get_docker_session(
+    user_id: str,
+    session_id: str,
+    config: ContainerConfig | None = None,
+    workspace: PathLike | None = None,
+    workspace_host: PathLike | None = None,
+) -> SessionProxy:
+    """Create a session with a running container, or reconnect to the one that exists, running or exited.
+
+    Finds it whichever process created it. Blocks while the container is made, and while its image is pulled. The
+    container stops by itself after its lifetime; `close()` removes it.
+
+    Args:
+        user_id: any text of 1 to 1,024 bytes.
+        session_id: the same.
+        config: what to make the container of; `None` takes what exists, else the defaults.
+        workspace: a directory in which podkit makes one for each session, mounted on `/workspace`; by default nothing
+            of the host is mounted.
+        workspace_host: the same directory as the engine sees it, where that differs and podkit cannot find it out.
+
+    Raises:
+        InvalidInput: a value cannot be right.
+        SessionConflict: the session exists with another configuration or workspace.
+        EngineUnavailable: no Docker engine answers; the message says what was tried.
+        ContainerFailedToStart: the container did not stay up.
+        EngineError: the engine refused; a more exact class where one fits.
+    """
+    _checks.check_id(user_id, "user_id")
+    _checks.check_id(session_id, "session_id")
+    if config is not None and not isinstance(config, ContainerConfig):
+        raise InvalidInput(f"config is {_checks.shown(config)}: pass a ContainerConfig, or None")
+    if config is not None:
+        config = config.checked_copy()
+    sessions = _session_manager(workspace, workspace_host)
+    sessions.create_session(user_id, session_id, config)
+    return SessionProxy(sessions, user_id, session_id)
+
+
+def run_in_docker(
+    command: str | Sequence[str],
+    image: str | None = None,
+    files: Mapping[str, str | bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
+    working_dir: str | None = None,
+    command_timeout: float | None = None,
+) -> ProcessResult:
+    """Run one command in a container of its own, which is removed afterwards.
+
+    Args:
+        command: a `str` is run by `sh -c`, a list as it is.
+        image: by default that of `ContainerConfig`.
+        files: what to write first: path -> content; relative paths land under `/workspace`.
+        environment: variables of the command.
+        working_dir: absolute; by default `/workspace`.
+        command_timeout: seconds after which the command is killed; `None` for no limit.
+
+    Raises:
+        InvalidInput: a value cannot be right; nothing was made.
+        EngineError: the engine refused; a more exact class where one fits.
+    """
+    CommandRequest.checked(command, working_dir=working_dir, environment=environment, timeout=command_timeout)
+    for path in files or ():
+        resolve_container_path(path)
+    # the lifetime must not cut the command short, but ends the container of a caller that was killed
+    lifetime = math.ceil(command_timeout or _LONGEST_RUN_SECONDS) + _RUN_GRACE_SECONDS
+    config = ContainerConfig(container_lifetime_seconds=lifetime, **({} if image is None else {"image": image}))
+    with get_docker_session("run_in_docker", uuid.uuid4().hex, config) as session:
+        for path, content in (files or {}).items():
+            session.write_file(path, content)
+        return session.execute_command(command, working_dir, environment, command_timeout)

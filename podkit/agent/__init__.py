@@ -1,0 +1,1 @@
+"""How commands and files get into a container. Internal as a whole."""

@@ -1,0 +1,162 @@
+"""A command as asked for, its output as it comes, and what came of it; whichever way it is run."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from podkit.core import _checks
+from podkit.core.models import TIMEOUT_EXIT_CODE, ProcessResult, check_user
+from podkit.errors import InvalidInput
+
+MAX_OUTPUT_BYTES = 10 << 20
+"""How much of each stream is kept where the caller sets no limit."""
+
+TextCallback = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRequest:
+    """A checked command.
+
+    Attributes:
+        argv: the program and its arguments.
+        working_dir: absolute; `None` means the container's.
+        environment: added to the container's.
+        timeout: seconds, `None` for no limit.
+        user: `None` means the container's.
+        input: what the command reads; `None` gives it an empty input.
+        max_output_bytes: how much of each stream is kept; the rest is read and dropped.
+        on_stdout: called with each piece of text as it comes, in the caller's thread, also past the limit.
+        on_stderr: the same for the error stream.
+    """
+
+    argv: Sequence[str]
+    working_dir: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    user: str | None = None
+    input: bytes | None = None
+    max_output_bytes: int = MAX_OUTPUT_BYTES
+    on_stdout: TextCallback | None = None
+    on_stderr: TextCallback | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        command: str | Sequence[str],
+        *,
+        working_dir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        user: str | None = None,
+        input: str | bytes | None = None,
+        max_output_bytes: int | None = None,
+        on_stdout: TextCallback | None = None,
+        on_stderr: TextCallback | None = None,
+    ) -> CommandRequest:
+        """Check what a caller asked for.
+
+        Raises:
+            InvalidInput: one of the values cannot be right; the message names it and the cure.
+        """
+        if max_output_bytes is not None and max_output_bytes < 0:
+            raise InvalidInput(f"max_output_bytes={max_output_bytes}: pass how many bytes to keep, at least 0")
+        if input is not None and not isinstance(input, str | bytes):
+            raise InvalidInput(f"input is a {type(input).__name__}: pass str or bytes")
+        return cls(
+            argv=_checks.check_command(command),
+            working_dir=None if working_dir is None else _checks.check_absolute_path(working_dir, "working_dir"),
+            environment=_checks.check_environment(environment or {}),
+            timeout=_checks.check_timeout(timeout),
+            user=None if user is None else check_user(user),
+            input=input.encode() if isinstance(input, str) else input,
+            max_output_bytes=MAX_OUTPUT_BYTES if max_output_bytes is None else max_output_bytes,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+        )
+
+
+class OutputBuffer:
+    """Keeps the beginning of a stream, up to a limit, and shows all of it to a callback.
+
+    Args:
+        limit_bytes: how much is kept.
+        callback: gets the text as it comes; a character that is cut between two pieces waits for its rest.
+    """
+
+    def __init__(self, limit_bytes: int, callback: TextCallback | None = None) -> None:
+        self._limit = limit_bytes
+        self._kept = bytearray()
+        self._callback = callback
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.truncated = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        room = self._limit - len(self._kept)
+        if room >= len(data):
+            self._kept += data
+        else:
+            self._kept += data[:room]
+            self.truncated = True
+        if self._callback and (text := self._decoder.decode(data)):
+            self._callback(text)
+
+    def finish(self) -> None:
+        """Show the callback what is left of a character that was never completed."""
+        if self._callback and (text := self._decoder.decode(b"", final=True)):
+            self._callback(text)
+
+    @property
+    def data(self) -> bytes:
+        """What was kept, as bytes."""
+        return bytes(self._kept)
+
+    @property
+    def text(self) -> str:
+        """What was kept, as text: bytes that are not UTF-8 appear as U+FFFD."""
+        if not self.truncated:
+            return self._kept.decode("utf-8", "replace")
+        # the limit may have cut a character: its first half is dropped rather than shown as broken
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(self._kept)
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What came of a command, as bytes.
+
+    Attributes:
+        stdout: as far as it was kept.
+        stderr: the same.
+        exit_code: `None` where it is not known (yet).
+        duration_seconds: from sending it to knowing its end.
+        timed_out: it was over its time and was killed.
+        container_restarted: the container was killed and started for that.
+    """
+
+    stdout: OutputBuffer
+    stderr: OutputBuffer
+    exit_code: int | None = None
+    duration_seconds: float = 0.0
+    timed_out: bool = False
+    container_restarted: bool = False
+
+    def to_result(self, timeout: float | None) -> ProcessResult:
+        """Give the result that the caller sees."""
+        stderr, exit_code = self.stderr.text, self.exit_code
+        if self.timed_out:
+            newline = "\n" if stderr and not stderr.endswith("\n") else ""
+            stderr += f"{newline}podkit: the command timed out after {timeout:g} s\n"
+            exit_code = TIMEOUT_EXIT_CODE
+        return ProcessResult(
+            exit_code=-1 if exit_code is None else exit_code,
+            stdout=self.stdout.text,
+            stderr=stderr,
+            duration_seconds=self.duration_seconds,
+            timed_out=self.timed_out,
+            stdout_truncated=self.stdout.truncated,
+            stderr_truncated=self.stderr.truncated,
+            container_restarted=self.container_restarted,
+        )

@@ -1,0 +1,1 @@
+"""Engines: the seam, and what is behind it."""

@@ -1,0 +1,149 @@
+"""Where a Docker-compatible engine listens, and how to open a connection to it: no SDK, pure sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from podkit.errors import EngineUnavailable
+from podkit.utils._deadline import Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Where the certificates of a TLS connection are.
+
+    Attributes:
+        directory: holds `ca.pem`, `cert.pem` and `key.pem`, each if it is needed.
+        verify: whether the engine's certificate is checked.
+    """
+
+    directory: Path
+    verify: bool
+
+    def file(self, name: str) -> str | None:
+        """Give the path of one of the files, `None` where it is not there."""
+        path = self.directory / name
+        return str(path) if path.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address at which an engine may listen.
+
+    Attributes:
+        url: `unix:///path` or `tcp://host:port`.
+        source: who named it, for messages.
+        tls: how to encrypt, `None` for a plain connection.
+    """
+
+    url: str
+    source: str
+    tls: Tls | None = None
+
+    def __str__(self) -> str:
+        return f"{self.url} ({self.source})"
+
+
+def find_endpoints(environ: Mapping[str, str]) -> list[Endpoint]:
+    """Find where the engine may be, in the order in which the `docker` command looks.
+
+    `DOCKER_HOST` alone counts where it is set, then the current docker context (`DOCKER_CONTEXT`, or the one of the
+    client's configuration file); without either, the usual sockets are tried one after another. Reads files, connects
+    to nothing.
+
+    Raises:
+        EngineUnavailable: the context does not exist or is not readable.
+    """
+    if host := environ.get("DOCKER_HOST"):
+        tls = None
+        if environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_TLS"):
+            directory = environ.get("DOCKER_CERT_PATH") or _config_directory(environ)
+            tls = Tls(Path(directory), verify=bool(environ.get("DOCKER_TLS_VERIFY")))
+        return [Endpoint(host, "DOCKER_HOST", tls)]
+    if name := _current_context(environ):
+        return [_context_endpoint(name, _config_directory(environ) / "contexts")]
+    home, runtime = Path(environ.get("HOME", "/")), environ.get("XDG_RUNTIME_DIR")
+    paths = ["/var/run/docker.sock"]
+    paths += [f"{runtime}/docker.sock"] if runtime else []  # rootless
+    paths += [str(home / ".docker/run/docker.sock"), str(home / ".docker/desktop/docker.sock")]  # Docker Desktop
+    return [Endpoint(f"unix://{path}", "usual socket") for path in paths]
+
+
+def _config_directory(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/"), ".docker"))
+
+
+def _current_context(environ: Mapping[str, str]) -> str | None:
+    name = environ.get("DOCKER_CONTEXT")
+    if not name:
+        try:
+            name = json.loads((_config_directory(environ) / "config.json").read_text()).get("currentContext")
+        except (OSError, ValueError, AttributeError):
+            return None
+    return name if isinstance(name, str) and name not in ("", "default") else None
+
+
+def _context_endpoint(name: str, contexts: Path) -> Endpoint:
+    key = hashlib.sha256(name.encode()).hexdigest()  # the client's own name for the context's directory
+    try:
+        found = json.loads((contexts / "meta" / key / "meta.json").read_text())["Endpoints"]["docker"]
+        url, skip_verify = str(found["Host"]), bool(found.get("SkipTLSVerify"))
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise EngineUnavailable(
+            f"the docker context {name!r} cannot be read ({exc}): "
+            "choose another one with 'docker context use', or set DOCKER_HOST"
+        ) from exc
+    directory = contexts / "tls" / key / "docker"
+    return Endpoint(
+        url, f"docker context {name!r}", Tls(directory, verify=not skip_verify) if directory.is_dir() else None
+    )
+
+
+def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
+    """Open a connection of one's own to the engine.
+
+    Blocks until the deadline at most.
+
+    Raises:
+        OSError: nothing listens, or not in time.
+        EngineUnavailable: this kind of address is not spoken.
+    """
+    parts = urlsplit(endpoint.url)
+    if parts.scheme == "unix":
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(deadline.wait_seconds())
+            connection.connect(parts.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    if parts.scheme == "tcp" and parts.hostname:
+        port = parts.port or (2376 if endpoint.tls else 2375)
+        connection = socket.create_connection((parts.hostname, port), deadline.wait_seconds())
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return _encrypt(connection, endpoint.tls, parts.hostname) if endpoint.tls else connection
+    raise EngineUnavailable(
+        f"{endpoint}: podkit speaks unix:// and tcp://; for ssh, forward the socket with "
+        "'ssh -NL /tmp/docker.sock:/var/run/docker.sock HOST' and set DOCKER_HOST=unix:///tmp/docker.sock"
+    )
+
+
+def _encrypt(connection: socket.socket, tls: Tls, hostname: str) -> socket.socket:
+    context = ssl.create_default_context(cafile=tls.file("ca.pem"))
+    if not tls.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate := tls.file("cert.pem"):
+        context.load_cert_chain(certificate, tls.file("key.pem"))
+    try:
+        return context.wrap_socket(connection, server_hostname=hostname)
+    except BaseException:
+        connection.close()
+        raise

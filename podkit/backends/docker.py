@@ -1,0 +1,545 @@
+"""The backend for Docker: the only module that imports its SDK.
+
+Works with engines from API 1.41 (20.10) on; never speaks a newer API than 1.51, because later ones drop fields.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import docker
+import docker.errors
+import requests
+import requests.exceptions
+from docker.tls import TLSConfig
+from docker.utils import parse_repository_tag
+from requests.adapters import BaseAdapter
+
+from podkit.backends._endpoint import Endpoint, dial, find_endpoints
+from podkit.backends._stream import Refused, SocketStream, open_raw_stream
+from podkit.backends.base import (
+    ExecSpec,
+    ExecStream,
+    Filters,
+    NotStarted,
+    WorkloadInfo,
+    WorkloadRow,
+    WorkloadSpec,
+    filter_values,
+    matches,
+)
+from podkit.core.models import ContainerStatus
+from podkit.errors import (
+    ContainerError,
+    ContainerFailedToStart,
+    ContainerNotFound,
+    ContainerNotRunning,
+    EngineAccessDenied,
+    EngineError,
+    EngineTimeout,
+    EngineUnavailable,
+    ImageNotFound,
+    InvalidInput,
+    MountSourceNotFound,
+    NameTaken,
+    NetworkNotFound,
+    PodkitError,
+    PortUnavailable,
+)
+from podkit.utils._deadline import ENGINE_CALL_SECONDS, Deadline, call_deadline, wait_until
+from podkit.utils._fork import renew_after_fork
+
+NEWEST_API = (1, 51)
+CONNECT_SECONDS = 10.0
+_LOG_OPTIONS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
+_LOG_MAX_BYTES = 64 << 10
+_CPU_PERIOD = 100_000
+_LOOPBACK = "127.0.0.1"
+
+ERRORS: dict[type[Exception], type[PodkitError]] = {
+    requests.exceptions.RequestException: EngineUnavailable,
+    requests.exceptions.Timeout: EngineTimeout,
+    docker.errors.DockerException: EngineError,
+    docker.errors.NotFound: ContainerNotFound,
+    docker.errors.ImageNotFound: ImageNotFound,
+}
+"""What the SDK raises -> what podkit raises: the most specific class counts."""
+
+# The engine reports these only as text, with a status that means anything: so the text is read, here and nowhere else.
+_START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
+    (r"port is already allocated|address already in use", PortUnavailable, "choose another port, or stop its user"),
+    (r"network \S+ not found|could not find .*network", NetworkNotFound, "make it: docker network create NAME"),
+    (r"docker-init|tini", EngineError, "the engine's init is missing: install it (Debian: apt-get install tini)"),
+]
+_SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
+
+_STATUS = {
+    "created": ContainerStatus.CREATING,
+    "running": ContainerStatus.RUNNING,
+    "paused": ContainerStatus.PAUSED,
+    "restarting": ContainerStatus.RESTARTING,
+    "removing": ContainerStatus.DEAD,
+    "exited": ContainerStatus.EXITED,
+    "stopped": ContainerStatus.EXITED,
+    "dead": ContainerStatus.DEAD,
+}
+
+
+class _DeadlineAdapter(BaseAdapter):
+    """Bounds every request of the SDK by the deadline of the podkit call that makes it."""
+
+    def __init__(self, inner: BaseAdapter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,  # noqa: FBT001, FBT002 - requests' own signature
+        timeout: Any = None,
+        verify: Any = True,  # noqa: FBT002
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        longest = timeout if isinstance(timeout, int | float) else float("inf")
+        seconds = call_deadline(longest).wait_seconds()
+        return self._inner.send(request, stream=stream, timeout=seconds, verify=verify, cert=cert, proxies=proxies)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)  # the SDK asks its adapter for more than requests' interface
+
+
+@contextmanager
+def _errors(doing: str) -> Iterator[None]:
+    """Let the SDK's errors cross as podkit's."""
+    try:
+        yield
+    except tuple(ERRORS) as exc:
+        known = next(ERRORS[base] for base in type(exc).__mro__ if base in ERRORS)
+        if known is EngineUnavailable and _is_timeout(exc):
+            known = EngineTimeout
+        raise known(f"{doing}: {_explanation(exc)}") from exc
+    except OSError as exc:
+        if isinstance(exc, PodkitError):
+            raise
+        raise EngineUnavailable(f"{doing}: {exc}") from exc
+
+
+def _is_timeout(exc: BaseException) -> bool:
+    # a body that stops in the middle is a ConnectionError around urllib3's own timeout
+    return "timed out" in str(exc) and isinstance(exc, requests.exceptions.ConnectionError)
+
+
+def _explanation(exc: Exception) -> str:
+    return str(getattr(exc, "explanation", None) or exc)
+
+
+class DockerBackend:
+    """A Docker engine, found the way the `docker` command finds it. Implements `podkit.backends.base.Backend`.
+
+    Making the object does no I/O. Safe to use from many threads; a forked child connects anew at its first call.
+
+    Args:
+        logger: where to log; by default this module's logger.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger or logging.getLogger(__name__)
+        self._lock = threading.Lock()  # guards _client and _endpoint
+        self._client: docker.DockerClient | None = None
+        self._endpoint: Endpoint | None = None
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._client = None  # its sockets stay the parent's
+
+    # --- connection ---------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Find the engine: `DOCKER_HOST`, then the current docker context, then the usual sockets.
+
+        Blocks for at most 10 s for each address. Twice is harmless.
+
+        Raises:
+            EngineUnavailable: nothing answers; the message lists what was tried, in order.
+            EngineAccessDenied: an engine is there, but this user may not talk to it.
+        """
+        with self._lock:
+            if self._client is not None:
+                return
+            tried: list[str] = []
+            denied = False
+            for endpoint in [self._endpoint] if self._endpoint else find_endpoints(os.environ):
+                try:
+                    self._client = _connect(endpoint)
+                except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
+                    reason = _root_cause(exc)
+                    denied = denied or isinstance(reason, PermissionError)
+                    tried.append(f"{endpoint}: {reason}")
+                else:
+                    self._endpoint = endpoint
+                    self._logger.debug("connected to Docker at %s", endpoint)
+                    return
+        if denied:
+            raise EngineAccessDenied(
+                f"this user may not talk to the Docker engine. Tried: {'; '.join(tried)}. "
+                "Add the user to the group 'docker' (and log in again), or point DOCKER_HOST to an engine of its own"
+            )
+        raise EngineUnavailable(
+            f"no Docker engine answers. Tried: {'; '.join(tried)}. Start one, or set DOCKER_HOST to where it listens"
+        )
+
+    @property
+    def client(self) -> docker.DockerClient:
+        """The Docker SDK's client.
+
+        Raises:
+            EngineUnavailable: `connect()` has not been called.
+        """
+        if self._client is None:
+            raise EngineUnavailable("this backend is not connected: call connect() first")
+        return self._client
+
+    @property
+    def _api(self) -> docker.APIClient:
+        if self._client is None and self._endpoint is not None:  # after a fork
+            self.connect()
+        return self.client.api
+
+    # --- images -------------------------------------------------------------------------------------
+
+    def pull_image(self, image: str, progress: Callable[[str], None]) -> None:
+        """See `Backend.pull_image`."""
+        repository, tag = parse_repository_tag(image)
+        with _errors(f"pulling image {image!r}"):
+            try:
+                for event in self._api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+                    if "error" in event:
+                        raise ImageNotFound(_image_missing(image, str(event["error"])))
+                    if text := " ".join(filter(None, (event.get("id"), event.get("status"), event.get("progress")))):
+                        progress(text)
+            except docker.errors.APIError as exc:
+                raise ImageNotFound(_image_missing(image, _explanation(exc))) from exc
+
+    # --- lifecycle ----------------------------------------------------------------------------------
+
+    def create_workload(self, spec: WorkloadSpec) -> str:
+        """See `Backend.create_workload`."""
+        with _errors(f"creating container {spec.name!r}"):
+            create = self._api.create_container_from_config
+            try:
+                id = str(create(self._body(spec), spec.name)["Id"])  # type: ignore[no-untyped-call]  # not in the stubs
+            except docker.errors.APIError as exc:
+                raise self._creation_error(exc, spec) from exc
+            try:
+                for network in spec.networks[1:]:  # before API 1.44, creating takes one network only
+                    self._api.connect_container_to_network(id, network)
+            except BaseException as exc:
+                self.remove_workload(id)
+                if isinstance(exc, docker.errors.APIError):
+                    raise self._creation_error(exc, spec) from exc
+                raise
+        return id
+
+    def _body(self, spec: WorkloadSpec) -> dict[str, Any]:
+        """Give the request of `POST /containers/create`."""
+        mounts, binds = [], []
+        for mount in spec.mounts:
+            subpath = (mount.get("VolumeOptions") or {}).get("Subpath")
+            if subpath is None:
+                mounts.append(dict(mount))
+            else:
+                binds.append(self._volume_directory(mount, subpath))
+        host: dict[str, Any] = {
+            "Mounts": mounts,
+            "Binds": binds,
+            "PortBindings": {f"{port}/tcp": [{"HostIp": _LOOPBACK, "HostPort": str(port)}] for port in spec.ports},
+            "CpuPeriod": _CPU_PERIOD,
+            "CpuQuota": int(spec.cpu_limit * _CPU_PERIOD),
+            "Memory": spec.memory_bytes,
+            "MemorySwap": spec.memory_bytes,  # the sum of both: so no swap
+            "PidsLimit": spec.pids_limit,
+            "CapDrop": ["ALL"],
+            "CapAdd": list(spec.capabilities),
+            "SecurityOpt": ["no-new-privileges"],
+            "LogConfig": _LOG_OPTIONS,
+            "Init": spec.init,
+        }
+        if spec.networks:
+            host["NetworkMode"] = spec.networks[0]
+        body: dict[str, Any] = {
+            "Image": spec.image,
+            "Labels": dict(spec.labels),
+            "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+            "WorkingDir": spec.working_dir,
+            "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports},
+            "HostConfig": host,
+        }
+        optional = {"User": spec.user, "Entrypoint": spec.entrypoint, "Cmd": spec.command}
+        return body | {key: value for key, value in optional.items() if value is not None}
+
+    def _volume_directory(self, mount: Mapping[str, Any], subpath: str) -> str:
+        """Give one directory of a volume as an old-style bind, which makes the directory where it is missing.
+
+        `VolumeOptions.Subpath` itself needs API 1.45 and a directory that exists.
+        """
+        volume = self._api.create_volume(mount["Source"])  # also gives one that exists
+        flags = "ro" if mount.get("ReadOnly") else "rw"
+        return f"{volume['Mountpoint']}/{subpath}:{mount['Target']}:{flags}"
+
+    def _creation_error(self, exc: docker.errors.APIError, spec: WorkloadSpec) -> PodkitError:
+        text = _explanation(exc)
+        if exc.status_code == 409:
+            return NameTaken(f"a container named {spec.name!r} exists: {text}")
+        if missing := _SOURCE_MISSING.search(text):
+            return MountSourceNotFound(
+                f"the mount source {missing[1]!r} does not exist on the Docker host: make it there first. Where podkit "
+                "runs in a container, name the directory as the host sees it (workspace_host)"
+            )
+        if exc.status_code == 404:
+            for network in spec.networks:
+                if not self._exists(self._api.inspect_network, network):
+                    return NetworkNotFound(
+                        f"the network {network!r} does not exist: make it with 'docker network create {network}'"
+                    )
+            if not self._exists(self._api.inspect_image, spec.image):
+                return ImageNotFound(_image_missing(spec.image, text))
+        if exc.status_code == 400:
+            return InvalidInput(f"the engine refuses container {spec.name!r}: {text}")
+        return EngineError(f"creating container {spec.name!r}: {text}")
+
+    def _exists(self, inspect: Callable[[str], object], name: str) -> bool:
+        try:
+            inspect(name)
+        except docker.errors.NotFound:
+            return False
+        return True
+
+    def start_workload(self, id: str) -> None:
+        """See `Backend.start_workload`."""
+        with _errors(f"starting container {id[:12]}"):
+            try:
+                self._api.start(id)
+            except docker.errors.NotFound as exc:
+                if self._exists(self._api.inspect_container, id):
+                    raise _start_error(exc, id) from exc
+                raise
+            except docker.errors.APIError as exc:
+                raise _start_error(exc, id) from exc
+
+    def stop_workload(self, id: str, timeout: float) -> None:
+        """See `Backend.stop_workload`."""
+        with _errors(f"stopping container {id[:12]}"):
+            if timeout > 0:
+                self._api.stop(id, timeout=max(1, round(timeout)))
+                return
+            try:
+                self._api.kill(id)
+            except docker.errors.APIError as exc:
+                if exc.status_code != 409:  # 409: it does not run
+                    raise
+            # the engine answers once it has sent the signal
+            deadline = call_deadline()
+            if not wait_until(lambda: not self._runs(id), deadline=deadline, interval=0.005, longest_interval=0.1):
+                raise EngineTimeout(f"container {id[:12]} still runs after it was killed")
+
+    def _runs(self, id: str) -> bool:
+        state = self._api.inspect_container(id)["State"]
+        return bool(state["Running"])
+
+    def remove_workload(self, id: str, *, force: bool = True) -> None:
+        """See `Backend.remove_workload`."""
+        with _errors(f"removing container {id[:12]}"):
+            try:
+                self._api.remove_container(id, v=True, force=force)
+            except docker.errors.NotFound:
+                return
+            except docker.errors.APIError as exc:
+                if exc.status_code != 409:
+                    raise
+                if not force and self._runs(id):
+                    raise ContainerError(f"container {id[:12]} runs: it is not removed") from exc
+                # another caller is removing it right now
+                gone = lambda: not self._exists(self._api.inspect_container, id)  # noqa: E731
+                if not wait_until(gone, deadline=call_deadline(), interval=0.01):
+                    raise
+
+    # --- looking ------------------------------------------------------------------------------------
+
+    def inspect_workload(self, id: str) -> WorkloadInfo:
+        """See `Backend.inspect_workload`."""
+        with _errors(f"inspecting container {id!r}"):
+            return _info(self._api.inspect_container(id))
+
+    def list_workloads(self, filters: Filters | None = None) -> list[WorkloadRow]:
+        """See `Backend.list_workloads`."""
+        filters = filters or {}
+        if unknown := filters.keys() - {"label", "name"}:
+            raise InvalidInput(f"list_workloads has no filter {sorted(unknown)}: there are 'label' and 'name'")
+        with _errors("listing containers"):
+            labels = filter_values(filters, "label")
+            found = self._api.containers(all=True, filters={"label": labels} if labels else None)
+        rows = [
+            WorkloadRow(
+                id=row["Id"],
+                name=row["Names"][0].removeprefix("/") if row["Names"] else "",
+                status=_STATUS.get(row["State"], ContainerStatus.UNKNOWN),
+                labels=row["Labels"] or {},
+            )
+            for row in found
+        ]
+        return [row for row in rows if matches(row, filters)]
+
+    def get_workload_logs(self, id: str, lines: int) -> str:
+        """See `Backend.get_workload_logs`."""
+        with _errors(f"reading the log of container {id[:12]}"):
+            data: bytes = self._api.logs(id, stdout=True, stderr=True, tail=lines)
+        return data[-_LOG_MAX_BYTES:].decode(errors="replace")
+
+    def get_accessible_ports(self, id: str) -> dict[int, int]:
+        """See `Backend.get_accessible_ports`."""
+        with _errors(f"inspecting container {id[:12]}"):
+            published = self._api.inspect_container(id)["NetworkSettings"].get("Ports") or {}
+        return {
+            int(port.removesuffix("/tcp")): int(bindings[0]["HostPort"])
+            for port, bindings in published.items()
+            if bindings and port.endswith("/tcp")
+        }
+
+    # --- commands -----------------------------------------------------------------------------------
+
+    def open_stream(self, id: str, spec: ExecSpec) -> ExecStream:
+        """See `Backend.open_stream`."""
+        doing = f"starting a command in container {id[:12]}"
+        with _errors(doing):
+            api, endpoint = self._api, self._endpoint
+            assert endpoint is not None  # set by connect()
+            try:
+                exec_id = api.exec_create(
+                    id,
+                    list(spec.argv),
+                    stdin=spec.stdin,
+                    user=spec.user or "",
+                    workdir=spec.working_dir,
+                    environment=dict(spec.environment) or None,
+                )["Id"]
+            except docker.errors.APIError as exc:
+                if exc.status_code == 409:
+                    raise ContainerNotRunning(f"{doing}: {_explanation(exc)}") from exc
+                raise
+            deadline = call_deadline()
+            connection = dial(endpoint, deadline)
+            try:
+                path = f"/v{api.api_version}/exec/{exec_id}/start"
+                received = open_raw_stream(connection, path, {"Detach": False, "Tty": False}, deadline)
+            except BaseException as exc:
+                connection.close()
+                if isinstance(exc, Refused):
+                    raise _exec_error(exc, doing) from exc
+                raise
+        return SocketStream(connection, received, lambda output: self._exec_exit_code(exec_id, output))
+
+    def _exec_exit_code(self, exec_id: str, output: str) -> int | None:
+        with _errors("asking how a command ended"):
+            state = self._api.exec_inspect(exec_id)
+        if state["Running"] or state["ExitCode"] is None:
+            return None
+        code = int(state["ExitCode"])
+        if code in (126, 127) and not state.get("Pid"):
+            raise _not_started(output)
+        return code
+
+
+def _connect(endpoint: Endpoint) -> docker.DockerClient:
+    def client(version: str) -> docker.DockerClient:
+        tls: TLSConfig | bool = False
+        if endpoint.tls:
+            certificate, key = endpoint.tls.file("cert.pem"), endpoint.tls.file("key.pem")
+            pair = (certificate, key) if certificate and key else None
+            tls = TLSConfig(client_cert=pair, ca_cert=endpoint.tls.file("ca.pem"), verify=endpoint.tls.verify)
+        return docker.DockerClient(
+            endpoint.url, version=version, timeout=int(ENGINE_CALL_SECONDS), tls=tls, max_pool_size=64
+        )
+
+    dial(endpoint, Deadline.after(CONNECT_SECONDS)).close()  # says what is wrong in the kernel's words
+    made = client("auto")
+    if tuple(int(part) for part in made.api.api_version.split(".")) > NEWEST_API:
+        made.close()
+        made = client(".".join(map(str, NEWEST_API)))
+    for prefix, adapter in list(made.api.adapters.items()):
+        made.api.mount(prefix, _DeadlineAdapter(adapter))
+    return made
+
+
+def _root_cause(exc: BaseException) -> BaseException:
+    while (cause := exc.__cause__ or exc.__context__) is not None:
+        exc = cause
+    return exc
+
+
+def _image_missing(image: str, text: str) -> str:
+    return (
+        f"the image {image!r} is not on the engine and cannot be pulled ({text}): "
+        "check its name, pull or build it by hand, or set PODKIT_DEFAULT_IMAGE"
+    )
+
+
+def _start_error(exc: docker.errors.APIError, id: str) -> PodkitError:
+    text = _explanation(exc)
+    for pattern, error, cure in _START_REFUSALS:
+        if re.search(pattern, text):
+            return error(f"container {id[:12]} cannot be started: {text}; {cure}")
+    return ContainerFailedToStart(f"container {id[:12]} failed to start: {text}")
+
+
+def _exec_error(exc: Refused, doing: str) -> PodkitError:
+    known: dict[int, type[PodkitError]] = {400: InvalidInput, 404: ContainerNotFound, 409: ContainerNotRunning}
+    return known.get(exc.status, EngineError)(f"{doing}: {exc}")
+
+
+def _not_started(output: str) -> Exception:
+    """Tell by the engine's text, which it prints as the command's output, why there was no process."""
+    if re.search(r"unable to find (user|group)|chdir to cwd|no such file or directory: unknown.*cwd", output):
+        return InvalidInput(f"the engine refuses the command's user or working_dir: {output}")
+    missing = re.search(r"executable file not found|no such file or directory", output)
+    return NotStarted(output, exit_code=127 if missing else 126)
+
+
+def _info(data: Mapping[str, Any]) -> WorkloadInfo:
+    state, config = data["State"], data["Config"]
+    status = _STATUS.get(state["Status"], ContainerStatus.UNKNOWN)
+    ended = status in (ContainerStatus.EXITED, ContainerStatus.DEAD)
+    return WorkloadInfo(
+        id=data["Id"],
+        name=data["Name"].removeprefix("/"),
+        status=status,
+        labels=config.get("Labels") or {},
+        exit_code=int(state["ExitCode"]) if ended else None,
+        oom_killed=bool(state.get("OOMKilled")),
+        error=state.get("Error") or "",
+        created_at=_time(data.get("Created")),
+        started_at=_time(state.get("StartedAt")),
+        finished_at=_time(state.get("FinishedAt")),
+        environment=dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry),
+        user=config.get("User") or "",
+        networks=tuple(data["NetworkSettings"].get("Networks") or ()),
+        mounts=tuple((mount.get("Source", ""), mount["Destination"]) for mount in data.get("Mounts") or ()),
+        running_commands=len(data.get("ExecIDs") or ()),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    if not text or text.startswith("0001-"):  # Go's way to say never
+        return None
+    return datetime.fromisoformat(text)

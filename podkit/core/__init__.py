@@ -1,0 +1,1 @@
+"""Models, containers and sessions: everything that knows no engine."""

@@ -1,0 +1,142 @@
+"""Checks of what callers hand in, made before any engine call: each error names the value and the cure."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+from podkit.errors import InvalidInput
+
+ID_MAX_BYTES = 1024
+PATH_MAX_BYTES = 4096
+PREFIX_MAX_LENGTH = 40
+
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]b?)?", re.IGNORECASE)
+_MEMORY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_MEMORY_MINIMUM = 6 << 20  # Docker refuses less
+
+
+def shown(value: object) -> str:
+    """Give `repr(value)` for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+
+
+def check_text(value: object, what: str) -> str:
+    """Accept a string that is valid Unicode without NUL."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} is {shown(value)}: pass a str, not {type(value).__name__}")
+    if "\0" in value:
+        raise InvalidInput(
+            f"{what}={shown(value)} contains a NUL character, which no kernel interface takes: remove it"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what}={shown(value)} holds half of a surrogate pair: pass valid Unicode") from None
+    return value
+
+
+def check_id(value: object, what: str) -> str:
+    """Accept a user or session id: any Unicode text of 1 to 1,024 bytes without NUL."""
+    text = check_text(value, what)
+    if not text:
+        raise InvalidInput(f"{what}='' is empty: pass the id that tells this {what.split('_')[0]} from others")
+    if len(text.encode()) > ID_MAX_BYTES:
+        raise InvalidInput(
+            f"{what}={shown(text)} is longer than {ID_MAX_BYTES} bytes: pass a shorter id, such as a hash"
+        )
+    return text
+
+
+def check_prefix(value: object) -> str:
+    """Accept a container prefix that leaves room for the rest of a name of 63 characters."""
+    text = check_text(value, "container_prefix")
+    if not _PREFIX.fullmatch(text):
+        raise InvalidInput(f"container_prefix={shown(text)}: use letters, digits, '_', '.' and '-', not '-' first")
+    if len(text) > PREFIX_MAX_LENGTH:
+        raise InvalidInput(
+            f"container_prefix={shown(text)} leaves no room for the rest of the name: "
+            f"use at most {PREFIX_MAX_LENGTH} characters"
+        )
+    return text
+
+
+def check_path_text(value: object, what: str) -> str:
+    """Accept a non-empty path of at most 4,096 bytes, as `str` or `pathlib` path; give it as `str`."""
+    text = check_text(str(value) if isinstance(value, PurePath) else value, what)
+    if not text:
+        raise InvalidInput(f"{what}='' is empty: pass a path")
+    if len(text.encode()) > PATH_MAX_BYTES:
+        raise InvalidInput(f"{what}={shown(text)} is longer than {PATH_MAX_BYTES} bytes: no Linux path is")
+    if text.split("/")[0].startswith("~"):
+        raise InvalidInput(f"{what}={shown(text)}: '~' is not expanded; write the directory out")
+    return text
+
+
+def check_absolute_path(value: object, what: str) -> str:
+    """Accept an absolute path without `..`; give it normalised."""
+    text = check_path_text(value, what)
+    if not text.startswith("/"):
+        raise InvalidInput(f"{what}={shown(text)} is relative: pass an absolute path, such as '/workspace/{text}'")
+    if ".." in text.split("/"):
+        raise InvalidInput(f"{what}={shown(text)} contains '..': write the path without it")
+    return "/" + posixpath.normpath(text).lstrip("/")
+
+
+def check_environment(value: Mapping[str, str], what: str = "environment") -> dict[str, str]:
+    """Accept environment variables: names that are not empty and hold no `=`, values that are text."""
+    checked = {}
+    for name, content in value.items():
+        check_text(name, f"a name in {what}")
+        if not name or "=" in name:
+            raise InvalidInput(f"{what} has the name {shown(name)}: a name must not be empty and must not contain '='")
+        text: object = content
+        if not isinstance(text, str) or "\0" in text:  # the value may be a secret: it is not shown
+            raise InvalidInput(f"{what}[{name!r}] is not a str without NUL characters: pass one")
+        checked[name] = content
+    return checked
+
+
+def check_command(value: object) -> list[str]:
+    """Accept a command; a `str` becomes `sh -c`, a list is kept as it is."""
+    if isinstance(value, str):
+        if not value.strip():
+            raise InvalidInput(f"command={shown(value)} is empty: pass what to run, such as 'ls -l'")
+        return ["sh", "-c", check_text(value, "command")]
+    if not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
+        raise InvalidInput(f"command is {shown(value)}: pass a str, or a list of str")
+    if not value or not value[0]:
+        raise InvalidInput(f"command={shown(value)} is empty: pass a program and its arguments")
+    return [check_text(part, f"command[{index}]") for index, part in enumerate(value)]
+
+
+def check_timeout(value: float | None, what: str = "timeout") -> float | None:
+    """Accept seconds above 0, or `None` for no limit."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput(f"{what} is {shown(value)}: pass seconds as a number, or None for no limit")
+    if not math.isfinite(value) or value <= 0:
+        raise InvalidInput(f"{what}={shown(value)}: pass seconds above 0, or None for no limit")
+    return float(value)
+
+
+def memory_bytes(value: str | int) -> int:
+    """Give a memory limit such as `512m`, `1g` or a number of bytes in bytes."""
+    if isinstance(value, bool):
+        raise InvalidInput(f"memory_limit={shown(value)}: use bytes or a suffix, such as '512m'")
+    if isinstance(value, int):
+        size = value
+    else:
+        match = _MEMORY.fullmatch(value)
+        if not match:
+            raise InvalidInput(f"memory_limit={shown(value)}: use bytes or a suffix, such as '512m'")
+        size = int(float(match[1]) * _MEMORY_UNITS[(match[2] or "").lower()[:1]])
+    if size < _MEMORY_MINIMUM:
+        raise InvalidInput(f"memory_limit={shown(value)} is less than the engine's minimum: use at least '6m'")
+    return size

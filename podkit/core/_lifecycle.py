@@ -1,0 +1,229 @@
+"""Birth of a container: get it or create it, adopt it, see that it stays up.
+
+Of many threads, processes and machines that ask for one session at once, the engine lets one create the name; the
+others find it and adopt it, if its labels prove that it is the one they mean.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from podkit.backends.base import Backend, WorkloadInfo, WorkloadSpec
+from podkit.core import _identity
+from podkit.core.models import ContainerConfig, ContainerStatus, StartupVerificationConfig, utc_now
+from podkit.errors import (
+    ContainerFailedToStart,
+    ContainerNotFound,
+    EngineError,
+    EngineTimeout,
+    EngineUnavailable,
+    ImageNotFound,
+    InvalidInput,
+    NameTaken,
+    PodkitError,
+    SessionConflict,
+)
+from podkit.utils._deadline import Deadline, engine_deadline, wait_until
+
+LOG_LINES = 20
+_REMOVAL_SECONDS = 30.0  # how long another caller's removal of the same name is waited for
+_CLEAN_UP_SECONDS = 5.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRecord:
+    """What a container manager knows of a container that it holds.
+
+    Attributes:
+        id: the engine's full id.
+        name: on the engine.
+        user_id: whose session it serves.
+        session_id: which one.
+        config: what it was really made of.
+        requested: the digest of the configuration that was asked for.
+        created_at: when, UTC.
+    """
+
+    id: str
+    name: str
+    user_id: str
+    session_id: str
+    config: ContainerConfig
+    requested: str
+    created_at: datetime
+
+    def was_asked_for_with(self, config: ContainerConfig) -> bool:
+        """Whether this configuration is the one that the container was asked for with."""
+        return self.requested == _identity.config_digest(config)
+
+
+def read_record(info: WorkloadInfo) -> ContainerRecord:
+    """Read a container's record from its labels.
+
+    Raises:
+        InvalidInput: they are not podkit's, or garbled.
+    """
+    identity = _identity.Identity.read(info.labels)
+    config = _identity.config_from_label(info.labels.get(_identity.CONFIG, ""), info.environment)
+    return ContainerRecord(
+        id=info.id,
+        name=info.name,
+        user_id=identity.user_id,
+        session_id=identity.session_id,
+        config=config,
+        requested=info.labels.get(_identity.REQUESTED, ""),
+        created_at=info.created_at or utc_now(),
+    )
+
+
+def get_or_create(
+    backend: Backend, identity: _identity.Identity, spec: WorkloadSpec, pulling: Callable[[str], None]
+) -> tuple[str, WorkloadInfo | None]:
+    """Create the container, or find the one that another caller has created.
+
+    Returns:
+        Its id, and what the engine knows of it where it was adopted: `None` says that it is new.
+
+    Raises:
+        NameTaken: the name belongs to something that is not podkit's; it was not touched.
+        SessionConflict: the container that exists was asked for with another configuration.
+        ImageNotFound: the image is neither there nor to be pulled.
+        EngineError: the engine refused; nothing stays behind.
+    """
+    attempt = uuid.uuid4().hex
+    spec = replace(spec, labels={**spec.labels, _identity.ATTEMPT: attempt})
+    patience, pulled = Deadline.after(_REMOVAL_SECONDS), False
+    while True:
+        try:
+            return backend.create_workload(spec), None
+        except ImageNotFound:
+            if pulled:
+                raise
+            _logger.info("pulling image %s", spec.image)
+            backend.pull_image(spec.image, pulling)
+            pulled = True
+        except NameTaken:
+            found = find(backend, identity, spec.labels)
+            if found:
+                return found.id, found
+            if patience.reached:
+                raise
+            # being removed by another caller: the name is free in a moment
+            wait_until(lambda: not _exists(backend, spec.name), deadline=patience.at_most(1.0))
+        except (EngineTimeout, EngineUnavailable):
+            _remove_attempt(backend, spec.name, attempt)
+            raise
+
+
+def find(backend: Backend, identity: _identity.Identity, wanted: Mapping[str, str]) -> WorkloadInfo | None:
+    """Look for the session's container; `None` where there is none, or it is going.
+
+    Args:
+        backend: the engine.
+        identity: whose container.
+        wanted: labels that it must carry where they are given: `REQUESTED` and `WORKSPACE`.
+
+    Raises:
+        NameTaken: what has the container's name is not this session's; it was not touched.
+        SessionConflict: the container was asked for with another configuration or workspace.
+    """
+    try:
+        info = backend.inspect_workload(identity.name)
+    except ContainerNotFound:
+        return None
+    if info.name != identity.name or not identity.owns(info.labels):
+        raise NameTaken(
+            f"a container named {identity.name!r} exists that is not this session's (its labels say so); it was not "
+            "touched: remove or rename it, or use another container_prefix"
+        )
+    if info.status is ContainerStatus.DEAD:
+        return None
+    if different := [key for key in (_identity.REQUESTED, _identity.WORKSPACE) if _differs(info.labels, wanted, key)]:
+        raise SessionConflict(
+            f"session {identity.session_id!r} of user {identity.user_id!r} exists with another "
+            f"{_differences(info, wanted) if _identity.REQUESTED in different else 'workspace'}: "
+            "close it first, use another session_id, or ask for it without a config"
+        )
+    return info
+
+
+def _differs(labels: Mapping[str, str], wanted: Mapping[str, str], key: str) -> bool:
+    return bool(wanted.get(key)) and labels.get(key) != wanted[key]
+
+
+def _differences(info: WorkloadInfo, wanted: Mapping[str, str]) -> str:
+    """Name the fields that differ, without their values: an environment may hold secrets."""
+    try:
+        theirs = _identity.config_from_label(info.labels.get(_identity.CONFIG, ""), {})
+        ours = _identity.config_from_label(wanted.get(_identity.CONFIG, ""), {})
+    except InvalidInput:
+        return "configuration"
+    fields = [name for name in ContainerConfig.model_fields if getattr(theirs, name) != getattr(ours, name)]
+    return f"configuration ({', '.join(fields) or 'values of environment'})"
+
+
+def _exists(backend: Backend, name: str) -> bool:
+    try:
+        backend.inspect_workload(name)
+    except ContainerNotFound:
+        return False
+    return True
+
+
+def _remove_attempt(backend: Backend, name: str, attempt: str) -> None:
+    """Remove what a create whose answer was lost may have made: by its label, so never another caller's."""
+    with engine_deadline(Deadline.after(_CLEAN_UP_SECONDS)), suppress(EngineError, ContainerNotFound):
+        info = backend.inspect_workload(name)
+        if info.labels.get(_identity.ATTEMPT) == attempt:
+            backend.remove_workload(info.id)
+
+
+def wait_until_up(backend: Backend, id: str, config: ContainerConfig) -> None:
+    """See that a container that was just started stays up, as its configuration asks.
+
+    podkit's own `sleep` is not waited for unless the configuration differs from the default: the engine's answer to
+    the start is proof enough that it runs.
+
+    Raises:
+        ContainerFailedToStart: it ended; exit code and the last log lines are in the message.
+        ContainerNotFound: it is gone.
+    """
+    verification = config.startup_verification
+    if verification is None or (config.runs_keepalive and verification == StartupVerificationConfig()):
+        return
+    streak = 0
+
+    def steady() -> bool:
+        nonlocal streak
+        info = backend.inspect_workload(id)
+        if info.status in (ContainerStatus.EXITED, ContainerStatus.DEAD):
+            raise failed_to_start(backend, info)
+        streak = streak + 1 if info.status is ContainerStatus.RUNNING else 0
+        return streak >= verification.required_consecutive_checks
+
+    interval, longest = verification.check_interval_seconds, verification.max_wait_seconds
+    if not wait_until(steady, deadline=Deadline.after(longest), interval=interval, longest_interval=interval):
+        raise ContainerFailedToStart(
+            f"container {id[:12]} failed to start: it was not found running {verification.required_consecutive_checks} "
+            f"times in a row within {longest:g} s; see startup_verification"
+        )
+
+
+def failed_to_start(backend: Backend, info: WorkloadInfo) -> ContainerFailedToStart:
+    """Describe a container that ended right after its start."""
+    log = ""
+    with suppress(PodkitError):  # what is known already matters more
+        log = backend.get_workload_logs(info.id, LOG_LINES)
+    return ContainerFailedToStart(
+        f"container {info.name} failed to start: its main process ended with exit code {info.exit_code}"
+        f"{' (out of memory)' if info.oom_killed else ''}; its last lines: {log.strip() or '(none)'}",
+        exit_code=info.exit_code,
+        log=log,
+    )

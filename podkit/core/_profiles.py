@@ -1,0 +1,15 @@
+"""What a container is allowed: exact settings, in one place."""
+
+from __future__ import annotations
+
+STANDARD_CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETUID",
+)
+"""What package managers and servers need inside, and no more: all other capabilities are dropped."""

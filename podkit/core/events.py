@@ -1,0 +1,71 @@
+"""What podkit tells its user's program: subclass `PodkitEventHandler` and override what you want to know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import ParamSpec
+
+from podkit.core.models import ContainerConfig, Session
+
+P = ParamSpec("P")
+
+_logger = logging.getLogger(__name__)
+
+
+class PodkitEventHandler:
+    """Called for each event once, in the thread that caused it, before the call returns.
+
+    A method that raises is logged and breaks nothing, but for `on_container_creating`. A slow method makes the call
+    that caused it slow. Container events come from the container manager, session events from the session manager:
+    hand the handler to both to get both.
+    """
+
+    def on_container_creating(self, user_id: str, session_id: str, config: ContainerConfig) -> ContainerConfig:
+        """A container is about to be created; the configuration that is returned is used.
+
+        What this raises ends the creation, before anything was made.
+        """
+        return config
+
+    def on_container_created(
+        self, user_id: str, session_id: str, container_id: str, container_name: str, config: ContainerConfig
+    ) -> None:
+        """A container was created and is about to be started."""
+
+    def on_container_creation_failed(
+        self, user_id: str, session_id: str, config: ContainerConfig, error: Exception
+    ) -> None:
+        """A container could not be created or did not start; nothing of it stays."""
+
+    def on_image_pulling(self, image: str, progress: str) -> None:
+        """An image is being fetched; called often, with what the engine says of the progress."""
+
+    def on_container_removed(self, container_id: str, container_name: str) -> None:
+        """A container was removed."""
+
+    def on_session_created(self, session: Session) -> None:
+        """A session was created; not called for one that was found alive."""
+
+    def on_session_creation_failed(self, user_id: str, session_id: str, error: Exception) -> None:
+        """A session could not be created."""
+
+    def on_session_closing(self, session: Session) -> None:
+        """A session is about to be closed; its container still exists."""
+
+    def on_session_closed(self, session: Session) -> None:
+        """A session was closed and its container removed."""
+
+    def on_session_expired(self, session: Session) -> None:
+        """A session was idle for longer than its timeout and is about to be closed."""
+
+    def on_orphan_container_removed(self, container_id: str, container_name: str, age_seconds: float) -> None:
+        """The orphan cleaner removed a container that had been stopped for `age_seconds`."""
+
+
+def tell(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call an event method; what it raises is logged and goes no further."""
+    try:
+        method(*args, **kwargs)
+    except Exception:
+        _logger.exception("the event handler's %s raised", getattr(method, "__qualname__", method))

@@ -1,0 +1,529 @@
+"""Container managers: identity, mounts, lifecycle and paths of containers (layer 2).
+
+`SimpleContainerManager` is ready to use. For mounts of your own, subclass `BaseContainerManager` and write two methods.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+from podkit.agent import files as container_files
+from podkit.agent.commands import CommandRequest, TextCallback
+from podkit.agent.fallback import EngineExec
+from podkit.agent.files import FILE_SECONDS
+from podkit.backends.base import Backend, WorkloadInfo, WorkloadSpec
+from podkit.core import _identity, _lifecycle
+from podkit.core._checks import check_absolute_path, check_prefix, shown
+from podkit.core._identity import Identity
+from podkit.core._lifecycle import ContainerRecord
+from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
+from podkit.core._spec import mount_to_dict, workload_spec
+from podkit.core.events import PodkitEventHandler, tell
+from podkit.core.models import DEFAULT_WORKING_DIR, ContainerConfig, ContainerStatus, Mount, ProcessResult, utc_now
+from podkit.errors import FileError, InvalidInput, PathNotMapped, PodkitError
+from podkit.utils import _hostfs
+from podkit.utils._fork import renew_after_fork
+from podkit.utils.paths import (
+    WORKSPACES,
+    container_to_host_path,
+    get_workspace_path,
+    host_to_container_path,
+    resolve_container_path,
+)
+
+__all__ = ["BaseContainerManager", "ContainerRecord", "SimpleContainerManager"]
+
+_WORKSPACE_PARENTS = 2  # `workspaces` and the user's directory
+
+_logger = logging.getLogger(__name__)
+
+
+class BaseContainerManager(ABC):
+    """Makes, finds, runs and removes containers of one prefix on one engine.
+
+    Safe to use from many threads; works from a forked child. Subclasses say what is mounted (`get_mounts`) and how a
+    file is written (`write_file`).
+
+    Args:
+        backend: the engine, connected.
+        container_prefix: the beginning of all names and a label on all containers: two programs with different
+            prefixes never see each other's sessions. At most 40 characters.
+        workspace_base: where this process sees the workspaces; `None` for none.
+        workspace_base_host: where the engine sees them. By default the same, or, where podkit runs in a container of
+            this engine, what that container's mounts say.
+        event_handler: told what happens to containers.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        container_prefix: str,
+        workspace_base: str | os.PathLike[str] | None,
+        workspace_base_host: str | os.PathLike[str] | None = None,
+        event_handler: PodkitEventHandler | None = None,
+    ) -> None:
+        self.backend = backend
+        self.container_prefix = check_prefix(container_prefix)
+        self.workspace_base = None if workspace_base is None else Path(workspace_base).absolute()
+        self.workspace_base_host = None if workspace_base_host is None else Path(workspace_base_host)
+        if self.workspace_base_host is not None:
+            check_absolute_path(self.workspace_base_host, "workspace_base_host")
+        self.event_handler = event_handler or PodkitEventHandler()
+        self._exec = EngineExec(backend)
+        self._records: dict[str, ContainerRecord] = {}
+        self._never_started: set[str] = set()
+        self._after_fork()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards _records and _never_started
+
+    # --- to be written by subclasses ----------------------------------------------------------------
+
+    @abstractmethod
+    def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:
+        """Give the mounts of a session's container as Docker's mount dicts: `Type`, `Source`, `Target`, `ReadOnly`.
+
+        A bind source below `workspace_base` may be named as this process sees it: it is translated to what the engine
+        sees. Called before each creation, and may make directories.
+        """
+
+    @abstractmethod
+    def write_file(
+        self, container_id: str, container_path: str | PurePath, content: str | bytes, user_id: str, session_id: str
+    ) -> Path:
+        """Write a file and give its absolute path inside; a relative `container_path` lands under `/workspace`.
+
+        `podkit.utils.paths.write_to_mounted_path` does it safely for what is mounted from the host.
+        """
+
+    # --- lifecycle ----------------------------------------------------------------------------------
+
+    @property
+    def containers(self) -> Mapping[str, ContainerRecord]:
+        """The containers that this manager made or found, by id; a copy of the moment."""
+        with self._lock:
+            return dict(self._records)
+
+    def create_container(self, user_id: str, session_id: str, config: ContainerConfig) -> tuple[str, str]:
+        """Create the session's container, or adopt the one that exists; `start_container` comes next.
+
+        Blocks while the engine works, and while it pulls a missing image. Safe to repeat and to call from many threads
+        and processes at once: all get the same container.
+
+        Returns:
+            Its id and its name.
+
+        Raises:
+            InvalidInput: an id, the configuration or a mount cannot be right.
+            NameTaken: the name belongs to something that is not podkit's.
+            SessionConflict: it exists with another configuration.
+            EngineError: the engine refused; a more exact class where one fits. Nothing stays behind.
+        """
+        identity = Identity.of(self.container_prefix, user_id, session_id)
+        requested = config.checked_copy()
+        with self._telling_of_failure(identity, requested):
+            used = self.event_handler.on_container_creating(user_id, session_id, requested.checked_copy())
+            if not isinstance(used, ContainerConfig):
+                raise InvalidInput(f"on_container_creating returned {shown(used)}: return the config to be used")
+            record = self._create(identity, used.checked_copy(), _identity.config_digest(requested))
+        return record.id, record.name
+
+    def recreate_container(self, record: ContainerRecord) -> ContainerRecord:
+        """Remove a container and create it again, just as it was; `start_container` comes next.
+
+        `on_container_creating` is not called: what it decided at the first creation stays, ports included. Where
+        another process has created it anew already, that one is adopted. Raises as `create_container` does.
+        """
+        self.remove_container(record.id)
+        identity = Identity.of(self.container_prefix, record.user_id, record.session_id)
+        with self._telling_of_failure(identity, record.config):
+            return self._create(identity, record.config, record.requested)
+
+    def _create(self, identity: Identity, config: ContainerConfig, requested: str) -> ContainerRecord:
+        spec = self._spec(identity, config, requested)
+        id, adopted = _lifecycle.get_or_create(
+            self.backend, identity, spec, lambda text: tell(self.event_handler.on_image_pulling, config.image, text)
+        )
+        if adopted:
+            return self._hold(adopted)
+        user_id, session_id = identity.user_id, identity.session_id
+        record = ContainerRecord(
+            id=id,
+            name=spec.name,
+            user_id=user_id,
+            session_id=session_id,
+            config=config,
+            requested=requested,
+            created_at=utc_now(),
+        )
+        with self._lock:
+            self._records[id] = record
+            self._never_started.add(id)
+        _logger.info("created container %s for user %r, session %r", spec.name, user_id, session_id)
+        tell(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
+        return record
+
+    @contextmanager
+    def _telling_of_failure(self, identity: Identity, config: ContainerConfig) -> Iterator[None]:
+        try:
+            yield
+        except Exception as exc:
+            failed = self.event_handler.on_container_creation_failed
+            tell(failed, identity.user_id, identity.session_id, config, exc)
+            raise
+
+    def start_container(self, container_id: str, config: ContainerConfig) -> None:
+        """Start a container and see that it stays up, as `config.startup_verification` asks; one that runs is no error.
+
+        A container that never ran before is removed where this fails.
+
+        Raises:
+            ContainerFailedToStart: it did not start or did not stay up.
+            PortUnavailable: one of its ports is taken.
+            ContainerNotFound: it is gone.
+        """
+        with self._lock:
+            first_start = container_id in self._never_started
+            record = self._records.get(container_id)
+        try:
+            self.backend.start_workload(container_id)
+            _lifecycle.wait_until_up(self.backend, container_id, config)
+        except BaseException as exc:
+            if first_start and record:
+                with suppress(PodkitError):  # the first error is the one that counts
+                    self.remove_container(container_id)
+                if isinstance(exc, Exception):
+                    failed = self.event_handler.on_container_creation_failed
+                    tell(failed, record.user_id, record.session_id, config, exc)
+            raise
+        with self._lock:
+            self._never_started.discard(container_id)
+
+    def find_container(
+        self, user_id: str, session_id: str, config: ContainerConfig | None = None
+    ) -> ContainerRecord | None:
+        """Find the session's container on the engine, in whatever state; `None` where there is none.
+
+        Raises:
+            SessionConflict: it was asked for with another configuration than `config`, or another workspace.
+            NameTaken: what has its name is not this session's.
+        """
+        identity = Identity.of(self.container_prefix, user_id, session_id)
+        wanted = {_identity.WORKSPACE: self._workspace_label(identity)}
+        if config is not None:
+            requested = config.checked_copy()
+            wanted[_identity.REQUESTED] = _identity.config_digest(requested)
+            wanted[_identity.CONFIG] = _identity.config_to_label(requested)
+        info = _lifecycle.find(self.backend, identity, wanted)
+        return self._hold(info) if info else None
+
+    def inspect_container(self, container_id: str) -> WorkloadInfo:
+        """Ask the engine for the state of a container, once no restart of it by this manager is under way.
+
+        Raises:
+            ContainerNotFound: it is gone.
+        """
+        with self._exec.restart_lock(container_id):
+            return self.backend.inspect_workload(container_id)
+
+    def get_container_status(self, container_id: str) -> ContainerStatus:
+        """Ask the engine for the status of a container.
+
+        Raises:
+            ContainerNotFound: it is gone.
+        """
+        return self.backend.inspect_workload(container_id).status
+
+    def remove_container(self, container_id: str) -> None:
+        """Kill and remove a container; one that is gone already is no error. The workspace stays."""
+        self.backend.remove_workload(container_id)
+        with self._lock:
+            record = self._records.pop(container_id, None)
+            self._never_started.discard(container_id)
+        self._exec.forget(container_id)
+        if record:
+            _logger.info("removed container %s", record.name)
+            tell(self.event_handler.on_container_removed, container_id, record.name)
+
+    def empty_workspace(self, container_id: str) -> None:
+        """Remove all that is in `/workspace`, through a running container: as root, so whoever made it."""
+        request = CommandRequest(
+            argv=["sh", "-c", "rm -rf -- ..?* .[!.]* *"],
+            user="0",
+            working_dir=DEFAULT_WORKING_DIR,
+            timeout=FILE_SECONDS,
+        )
+        outcome = self._exec.run(container_id, request)
+        if outcome.exit_code:
+            raise FileError(f"the workspace could not be emptied: {outcome.stderr.text.strip()}")
+
+    def remove_workspace(self, user_id: str, session_id: str) -> None:
+        """Remove the session's workspace from the host, with all that is in it; a missing one is no error.
+
+        Raises:
+            FileError: something in it belongs to another user: `empty_workspace` removes that from the inside.
+        """
+        if directory := self.get_data_dir(user_id, session_id):
+            _hostfs.remove_tree(directory)
+
+    def cleanup_all(self) -> None:
+        """Remove every container that this manager made or used; what is gone already is no error.
+
+        Goes on after an error and raises the first one at the end. Twice is harmless.
+        """
+        errors: list[PodkitError] = []
+        for container_id in self.containers:
+            try:
+                self.remove_container(container_id)
+            except PodkitError as exc:
+                errors.append(exc)
+        if errors:
+            raise errors[0]
+
+    # --- commands and files -------------------------------------------------------------------------
+
+    def execute_command(
+        self,
+        container_id: str,
+        command: str | Sequence[str],
+        working_dir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        *,
+        user: str | None = None,
+        input: str | bytes | None = None,
+        max_output_bytes: int | None = None,
+        on_stdout: TextCallback | None = None,
+        on_stderr: TextCallback | None = None,
+    ) -> ProcessResult:
+        """Run a command in a running container and wait for its end. It is never sent twice.
+
+        Args:
+            container_id: the engine's full id.
+            command: a `str` is run by `sh -c`, a list as it is.
+            working_dir: absolute; by default the container's.
+            environment: added to the container's.
+            timeout: seconds after which the command is killed; `None` for no limit. The call ends at most 2 s later.
+            user: who runs it; by default the container's user.
+            input: what it reads; by default nothing.
+            max_output_bytes: how much of each stream is kept, 10 MiB by default; the rest is read and dropped.
+            on_stdout: called with each piece of text as it comes, in this thread. What it raises ends the command.
+            on_stderr: the same for the error stream.
+
+        Returns:
+            The result, also after a non-zero exit or a timeout (exit code 124 and the output so far).
+
+        Raises:
+            InvalidInput: a value cannot be right.
+            ContainerNotFound: it was gone before the command was sent.
+            ContainerNotRunning: it was stopped or paused before the command was sent.
+            CommandInterrupted: the container or the engine ended under the command, which may have run.
+        """
+        request = CommandRequest.checked(
+            command,
+            working_dir=working_dir,
+            environment=environment,
+            timeout=timeout,
+            user=user,
+            input=input,
+            max_output_bytes=max_output_bytes,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+        )
+        return self.run(container_id, request)
+
+    def run(self, container_id: str, request: CommandRequest) -> ProcessResult:
+        """Run a command that has been checked; see `execute_command`."""
+        return self._exec.run(container_id, request).to_result(request.timeout)
+
+    def read_file(self, container_id: str, container_path: str | PurePath, user_id: str, session_id: str) -> bytes:
+        """Read a regular file of at most 256 MiB; a relative path lies under `/workspace`.
+
+        What is mounted from the workspace is read on the host, also while the container does not run; all else
+        through the container.
+
+        Raises:
+            FileMissing: there is no such file.
+            PathEscape: a `..` or a symlink leaves the workspace.
+            FileError: it cannot be read; a more exact class where one fits.
+        """
+        path = resolve_container_path(container_path)
+        target = self._mount_target(container_id, path)
+        workspace = self.get_data_dir(user_id, session_id)
+        if workspace and target == DEFAULT_WORKING_DIR:
+            return _hostfs.read_file(workspace, path.relative_to(target))
+        return container_files.read_file(self._exec, container_id, path, target, _hostfs.READ_LIMIT_BYTES)
+
+    def _mount_target(self, container_id: str, path: PurePosixPath) -> str:
+        """Give the innermost mount that a path lies in, which no link may leave; `""` outside of all."""
+        with self._lock:
+            record = self._records.get(container_id)
+        targets = [DEFAULT_WORKING_DIR, *(mount.target for mount in (record.config.volumes if record else ()))]
+        return max((target for target in targets if path.is_relative_to(target)), key=len, default="")
+
+    # --- paths --------------------------------------------------------------------------------------
+
+    def get_data_dir(self, user_id: str, session_id: str) -> Path | None:
+        """Give the session's workspace as this process sees it, `None` without one."""
+        return get_workspace_path(self.workspace_base, user_id, session_id) if self.workspace_base else None
+
+    def to_host_path(self, container_path: str | PurePath, user_id: str, session_id: str) -> Path:
+        """Translate a path at or below `/workspace` to the one below `workspace_base`. Pure: looks at no file.
+
+        Raises:
+            PathNotMapped: the path is elsewhere, or there is no workspace.
+        """
+        return container_to_host_path(container_path, DEFAULT_WORKING_DIR, self._require_data_dir(user_id, session_id))
+
+    def to_container_path(self, host_path: str | os.PathLike[str], user_id: str, session_id: str) -> Path:
+        """Translate a path below the session's workspace to the one inside. Pure: looks at no file.
+
+        Raises:
+            PathNotMapped: the path is elsewhere, or there is no workspace.
+        """
+        return host_to_container_path(host_path, DEFAULT_WORKING_DIR, self._require_data_dir(user_id, session_id))
+
+    def _require_data_dir(self, user_id: str, session_id: str) -> Path:
+        if directory := self.get_data_dir(user_id, session_id):
+            return directory
+        raise PathNotMapped("no workspace of the host is mounted: give the container manager a workspace_base")
+
+    # --- making a container -------------------------------------------------------------------------
+
+    def _spec(self, identity: Identity, config: ContainerConfig, requested: str) -> WorkloadSpec:
+        networks = list(config.networks)
+        if config.inherit_parent_networks:
+            inherited = parent_networks(parent_workload(self.backend))
+            networks += [name for name in inherited if name not in networks]
+        labels = identity.labels | {
+            _identity.OWNER: _identity.this_owner().to_label(),
+            _identity.CONFIG: _identity.config_to_label(config),
+            _identity.REQUESTED: requested,
+            _identity.WORKSPACE: self._workspace_label(identity),
+        }
+        return workload_spec(identity.name, config, labels, self._checked_mounts(identity, config), networks)
+
+    def _checked_mounts(self, identity: Identity, config: ContainerConfig) -> list[dict[str, Any]]:
+        mounts, targets = [], set()
+        for mount in self.get_mounts(identity.user_id, identity.session_id, config):
+            target = check_absolute_path(mount.get("Target"), "a mount's Target")
+            if target in targets:
+                raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")
+            targets.add(target)
+            if mount.get("Type", "bind") == "bind":
+                source = check_absolute_path(mount.get("Source"), "a mount's Source")
+                mount = {**mount, "Type": "bind", "Source": self._engine_path(source)}
+            mounts.append({**mount, "Target": target})
+        return mounts
+
+    def _engine_path(self, source: str) -> str:
+        """Translate a bind source below `workspace_base` to what the engine sees; any other stays as it is."""
+        path, base, base_host = PurePath(source), self.workspace_base, self.workspace_base_host
+        if base is None or (base_host and path.is_relative_to(base_host / WORKSPACES)) or not path.is_relative_to(base):
+            return source
+        if base_host:
+            return str(base_host / path.relative_to(base))
+        return seen_by_engine(source, parent_workload(self.backend))
+
+    def _workspace_label(self, identity: Identity) -> str:
+        """Say which workspace a session's container has; empty without one."""
+        directory = self.get_data_dir(identity.user_id, identity.session_id)
+        return self._engine_path(str(directory)) if directory else ""
+
+    def _hold(self, info: WorkloadInfo) -> ContainerRecord:
+        """Keep the record of a container that was found."""
+        record = _lifecycle.read_record(info)
+        with self._lock:
+            self._records[record.id] = record
+            if info.started_at is None:
+                self._never_started.add(record.id)
+        return record
+
+
+class SimpleContainerManager(BaseContainerManager):
+    """The ready container manager: a workspace for each session, and the configuration's volumes.
+
+    The workspace is `{workspace_base}/workspaces/{user}/{session}`, mounted on `/workspace`, and outlives the
+    container. Without `workspace_base` and `volume_name`, `/workspace` is a directory of the container's own.
+
+    Args:
+        backend: see `BaseContainerManager`.
+        container_prefix: see `BaseContainerManager`.
+        workspace_base: see `BaseContainerManager`.
+        workspace_base_host: see `BaseContainerManager`.
+        event_handler: see `BaseContainerManager`.
+        volume_name: keep the workspaces in this named volume, which is made where it is missing: a session mounts its
+            own directory of it only. Files are then written and read through the container.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        container_prefix: str,
+        workspace_base: str | os.PathLike[str] | None,
+        workspace_base_host: str | os.PathLike[str] | None = None,
+        event_handler: PodkitEventHandler | None = None,
+        volume_name: str | None = None,
+    ) -> None:
+        super().__init__(backend, container_prefix, workspace_base, workspace_base_host, event_handler)
+        if volume_name is not None:
+            Mount(source=volume_name, target=DEFAULT_WORKING_DIR, type="volume")  # checks the name
+        self.volume_name = volume_name
+
+    def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:
+        """See `BaseContainerManager.get_mounts`. Makes the workspace where it is missing."""
+        mounts = [mount_to_dict(mount) for mount in config.volumes]
+        if self.volume_name is not None:
+            relative = get_workspace_path(".", user_id, session_id)
+            workspace = {
+                "Type": "volume",
+                "Source": self.volume_name,
+                "Target": DEFAULT_WORKING_DIR,
+                "VolumeOptions": {"Subpath": str(relative)},
+            }
+            return [workspace, *mounts]
+        if directory := self.get_data_dir(user_id, session_id):
+            _hostfs.make_workspace(directory, _WORKSPACE_PARENTS)
+            source = directory
+            if self.workspace_base_host:
+                source = get_workspace_path(self.workspace_base_host, user_id, session_id)
+            return [{"Type": "bind", "Source": str(source), "Target": DEFAULT_WORKING_DIR}, *mounts]
+        return mounts
+
+    def write_file(
+        self, container_id: str, container_path: str | PurePath, content: str | bytes, user_id: str, session_id: str
+    ) -> Path:
+        """Write a file in one step: a reader sees the old one or the new one.
+
+        Below `/workspace` it is written on the host where a workspace is mounted, also while the container does not
+        run; elsewhere through the container, by its user.
+
+        Raises:
+            PathEscape: a `..` or a symlink leaves the workspace or the mount.
+            FileError: it cannot be written; a more exact class where one fits.
+        """
+        path = resolve_container_path(container_path)
+        data = content.encode() if isinstance(content, str) else content
+        target = self._mount_target(container_id, path)
+        workspace = self.get_data_dir(user_id, session_id)
+        if workspace and target == DEFAULT_WORKING_DIR:
+            # the container's user may be any, and the workspace's parents keep the host's other users out
+            _hostfs.write_file(workspace, path.relative_to(target), data, mode=0o666, directory_mode=0o777)
+        else:
+            container_files.write_file(self._exec, container_id, path, data, target)
+        return Path(path)
+
+    def get_data_dir(self, user_id: str, session_id: str) -> Path | None:
+        """See `BaseContainerManager.get_data_dir`; `None` where the workspaces live in a volume."""
+        return None if self.volume_name is not None else super().get_data_dir(user_id, session_id)
+
+    def _workspace_label(self, identity: Identity) -> str:
+        return f"volume:{self.volume_name}" if self.volume_name is not None else super()._workspace_label(identity)

@@ -1,0 +1,395 @@
+"""What callers hand in and get back: configuration, results, sessions.
+
+All models are pydantic models that refuse unknown fields. They are mutable and not synchronised: a configuration is
+copied when a session takes it, a `Session` is written by its session manager and by whoever assigns to it.
+A value that a model refuses raises `podkit.errors.InvalidInput`, never pydantic's own error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import field_validator as validates
+
+from podkit.core import _checks
+from podkit.errors import CommandFailed, InvalidInput
+
+DEFAULT_IMAGE = "python:3.11-alpine"
+DEFAULT_WORKING_DIR = "/workspace"
+TIMEOUT_EXIT_CODE = 124
+"""The exit code of a command that was over its time, as of coreutils' `timeout`."""
+
+_VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
+
+
+def utc_now() -> datetime:
+    """Give the present time, timezone-aware."""
+    return datetime.now(UTC)
+
+
+class _Model(BaseModel):
+    """A pydantic model whose refusals are podkit's."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as exc:
+            raise InvalidInput(_explain(type(self), exc)) from exc
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except ValidationError as exc:
+            raise InvalidInput(_explain(type(self), exc)) from exc
+
+
+def _explain(model: type[BaseModel], exc: ValidationError) -> str:
+    lines = []
+    for error in exc.errors(include_url=False):
+        field = ".".join(str(part) for part in error["loc"])
+        cause = error.get("ctx", {}).get("error")
+        if error["type"] == "extra_forbidden":
+            known = ", ".join(model.model_fields)
+            lines.append(f"{field}={_checks.shown(error['input'])}: unknown field; there are {known}")
+        elif isinstance(cause, InvalidInput):
+            lines.append(str(cause))
+        elif "environment" in error["loc"]:  # its values may be secrets
+            lines.append(f"{field}: {error['msg']}")
+        else:
+            lines.append(f"{field}={_checks.shown(error['input'])}: {error['msg']}")
+    return f"{model.__name__}: " + "; ".join(lines)
+
+
+def _path_text(value: Any) -> Any:
+    return str(value) if isinstance(value, PurePath) else value
+
+
+PathText = Annotated[str, BeforeValidator(_path_text)]
+"""A path that may be given as `str` or as a `pathlib` path and is kept as `str`."""
+
+
+class ContainerStatus(StrEnum):
+    """The state of a container, the same words for every engine."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    EXITED = "exited"
+    STOPPED = "stopped"
+    DEAD = "dead"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+
+class Mount(_Model):
+    """One mount of a container.
+
+    Attributes:
+        source: a directory or file as the engine's host sees it (`bind`), the name of a volume (`volume`), or empty
+            (`tmpfs`). Whether a directory exists is judged by the engine.
+        target: absolute path inside the container.
+        read_only: whether the container may only read it.
+        type: what kind of mount it is.
+    """
+
+    source: PathText = ""
+    target: PathText
+    read_only: bool = False
+    type: Literal["bind", "volume", "tmpfs"] = "bind"
+
+    @validates("target")
+    @classmethod
+    def _target(cls, value: str) -> str:
+        target = _checks.check_absolute_path(value, "target")
+        if target == "/":
+            raise InvalidInput(
+                "target='/': nothing can be mounted over the container's root; name a directory below it"
+            )
+        return target
+
+    @model_validator(mode="after")
+    def _source(self) -> Self:
+        if self.type == "bind":
+            _checks.check_absolute_path(self.source, "source")
+        elif self.type == "volume":
+            if not _VOLUME_NAME.fullmatch(self.source):
+                raise InvalidInput(
+                    f"source={_checks.shown(self.source)}: a volume's name has letters, digits, '_', '.', '-'"
+                )
+        elif self.source:
+            raise InvalidInput(f"source={_checks.shown(self.source)}: a tmpfs mount has no source, leave it out")
+        return self
+
+
+class StartupVerificationConfig(_Model):
+    """How long a container must stay up before it counts as started.
+
+    Attributes:
+        required_consecutive_checks: how many looks in a row must find it running.
+        check_interval_seconds: the pause between two looks.
+        max_wait_seconds: when to give up.
+    """
+
+    required_consecutive_checks: int = Field(default=2, ge=1)
+    check_interval_seconds: float = Field(default=0.1, gt=0)
+    max_wait_seconds: float = Field(default=5.0, gt=0)
+
+
+def default_image() -> str:
+    """Give the image of a configuration that names none: `PODKIT_DEFAULT_IMAGE`, else `python:3.11-alpine`."""
+    return os.environ.get("PODKIT_DEFAULT_IMAGE") or DEFAULT_IMAGE
+
+
+class ContainerConfig(_Model):
+    """What a session's container is made of.
+
+    Attributes:
+        image: reference of the image; the default is read from `PODKIT_DEFAULT_IMAGE` when the object is made.
+        entrypoint: `None`: podkit keeps the container alive with `sleep <container_lifetime_seconds>`, after which it
+            stops by itself; `[]`: with `sleep infinity`; anything else is run as given, without a lifetime.
+        command: what to run in place of podkit's `sleep`, or the arguments of `entrypoint`.
+        use_image_defaults: leave the image's own entrypoint and command alone.
+        container_lifetime_seconds: see `entrypoint`.
+        cpu_limit: cores, such as 0.5 or 2.0.
+        memory_limit: bytes, or `512m`, `1g`; swap is never more than memory.
+        pids_limit: how many processes and threads there may be at once.
+        environment: variables of every command.
+        ports: each container port N is published on port N of the engine's host, on loopback.
+        networks: names of existing networks to join, in place of the engine's default one.
+        inherit_parent_networks: where podkit itself runs in a container, join that container's networks too.
+        volumes: mounts besides the workspace.
+        user: who runs the commands, as `name`, `uid` or `uid:gid`; `None` means the image's user.
+        working_dir: where commands start; it exists in every container.
+        startup_verification: how to find out that the container stays up; `None` means no waiting. podkit's own
+            `sleep` is not waited for unless this differs from the default.
+        session_inactivity_timeout_seconds: after how many seconds without a command the session may be cleaned up.
+    """
+
+    image: str = Field(default_factory=default_image)
+    entrypoint: list[str] | None = None
+    command: list[str] | None = None
+    use_image_defaults: bool = False
+    container_lifetime_seconds: int = Field(default=60, gt=0)
+    cpu_limit: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    memory_limit: str | int = "512m"
+    pids_limit: int = Field(default=256, gt=0)
+    environment: dict[str, str] = Field(default_factory=dict)
+    ports: list[int] = Field(default_factory=list)
+    networks: list[str] = Field(default_factory=list)
+    inherit_parent_networks: bool = False
+    volumes: list[Mount] = Field(default_factory=list)
+    user: str | None = None
+    working_dir: PathText = DEFAULT_WORKING_DIR
+    startup_verification: StartupVerificationConfig | None = Field(default_factory=StartupVerificationConfig)
+    session_inactivity_timeout_seconds: int = Field(default=3600, gt=0)
+
+    @validates("image")
+    @classmethod
+    def _image(cls, value: str) -> str:
+        _checks.check_text(value, "image")
+        if not value or any(char.isspace() for char in value):
+            raise InvalidInput(f"image={_checks.shown(value)}: pass a reference such as 'python:3.11-alpine'")
+        return value
+
+    @validates("entrypoint", "command")
+    @classmethod
+    def _argv(cls, value: list[str] | None) -> list[str] | None:
+        return (
+            None if value is None else [_checks.check_text(part, "an argument of the main process") for part in value]
+        )
+
+    @validates("memory_limit")
+    @classmethod
+    def _memory(cls, value: str | int) -> str | int:
+        _checks.memory_bytes(value)
+        return value
+
+    @validates("environment")
+    @classmethod
+    def _environment(cls, value: dict[str, str]) -> dict[str, str]:
+        return _checks.check_environment(value)
+
+    @validates("ports")
+    @classmethod
+    def _ports(cls, value: list[int]) -> list[int]:
+        for port in value:
+            if not 1 <= port <= 65535:
+                raise InvalidInput(f"ports contains {port}: a port lies between 1 and 65535")
+            if value.count(port) > 1:
+                raise InvalidInput(f"ports contains {port} twice: name each port once")
+        return value
+
+    @validates("networks")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not _checks.check_text(name, "a name in networks").strip():
+                raise InvalidInput("networks contains an empty name: remove it")
+            if value.count(name) > 1:
+                raise InvalidInput(f"networks contains {name!r} twice: name each network once")
+        return value
+
+    @validates("volumes")
+    @classmethod
+    def _volumes(cls, value: list[Mount]) -> list[Mount]:
+        targets = [mount.target for mount in value]
+        for target in targets:
+            if targets.count(target) > 1:
+                raise InvalidInput(f"volumes has two mounts on target={target!r}: keep one of them")
+        return value
+
+    @validates("user")
+    @classmethod
+    def _user(cls, value: str | None) -> str | None:
+        return None if value is None else check_user(value)
+
+    @validates("working_dir")
+    @classmethod
+    def _working_dir(cls, value: str) -> str:
+        return _checks.check_absolute_path(value, "working_dir")
+
+    @model_validator(mode="after")
+    def _main_process(self) -> Self:
+        if self.use_image_defaults and (self.entrypoint is not None or self.command is not None):
+            raise InvalidInput("use_image_defaults=True leaves no room for entrypoint or command: drop one of them")
+        return self
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """The memory limit in bytes."""
+        return _checks.memory_bytes(self.memory_limit)
+
+    @property
+    def runs_keepalive(self) -> bool:
+        """Whether the main process is podkit's own `sleep`."""
+        return not self.use_image_defaults and not self.entrypoint and self.command is None
+
+    def checked_copy(self) -> ContainerConfig:
+        """Give a copy that later changes do not reach, validated as a whole.
+
+        Lists and dicts are mutable, so what was valid once may not be any more.
+        """
+        return ContainerConfig(**self.model_dump())
+
+
+def check_user(value: object) -> str:
+    """Accept a user as `name`, `uid` or `uid:gid`."""
+    user = _checks.check_text(value, "user")
+    if not user or any(char.isspace() for char in user):
+        raise InvalidInput(f"user={_checks.shown(user)}: pass a name, 'uid' or 'uid:gid', or None for the image's user")
+    return user
+
+
+class ProcessResult(_Model):
+    """How a command ended and what it printed.
+
+    Attributes:
+        exit_code: as a shell would report it: 128 + n after signal n, 124 after a timeout, 126 and 127 where it could
+            not be run or found.
+        stdout: what it printed, decoded as UTF-8; bytes that are not UTF-8 appear as U+FFFD.
+        stderr: the same for the error stream.
+        duration_seconds: from sending the command to knowing its end, as the caller measures it.
+        timed_out: the command was over its time and was killed.
+        stdout_truncated: more was printed than the limit; the end is missing.
+        stderr_truncated: the same for the error stream.
+        oom_killed: the kernel killed something of the command for memory.
+        container_restarted: the container had to be killed and started to end this command.
+    """
+
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+    duration_seconds: float = 0.0
+    timed_out: bool = False
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    oom_killed: bool = False
+    container_restarted: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit code is 0."""
+        return self.exit_code == 0
+
+    def check(self) -> Self:
+        """Give this result back if the command succeeded.
+
+        Raises:
+            CommandFailed: the exit code is not 0; its `result` is this one.
+        """
+        if self.ok:
+            return self
+        last = self.stderr.strip().splitlines()[-1:] or self.stdout.strip().splitlines()[-1:]
+        raise CommandFailed(f"the command ended with exit code {self.exit_code}: {''.join(last)[:500]}", result=self)
+
+
+class Session(_Model):
+    """One (user_id, session_id) and the container that serves it.
+
+    Attributes:
+        user_id: whose session it is.
+        session_id: which of the user's sessions.
+        container_id: the engine's full id; changes only by recreation, `None` while there is no container.
+        container_name: the name on the engine, the same after a recreation.
+        status: as podkit last saw it.
+        config: what was really used; an event handler may have changed what was asked for.
+        data_dir: the workspace as podkit sees it, `None` without one.
+        created_at: when the session was created, UTC.
+        last_active_at: when the last command began or ended, UTC; assigning moves the idle clock.
+        session_inactivity_timeout_seconds: how long it may be idle before it may be cleaned up.
+        metadata: free for the caller, but for `failure_status`, `failure_reason` and `failure_log`, which the health
+            monitor sets and a recreation clears.
+    """
+
+    user_id: str
+    session_id: str
+    container_id: str | None = None
+    container_name: str
+    status: ContainerStatus = ContainerStatus.CREATING
+    config: ContainerConfig
+    data_dir: Path | None = None
+    created_at: datetime = Field(default_factory=utc_now)
+    last_active_at: datetime = Field(default_factory=utc_now)
+    session_inactivity_timeout_seconds: int = Field(default=3600, ge=0)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    # Idle time is counted on the monotonic clock: the wall clock may jump by hours.
+    _active_monotonic: float = PrivateAttr(default_factory=time.monotonic)
+
+    @validates("created_at", "last_active_at")
+    @classmethod
+    def _aware(cls, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            raise InvalidInput(f"{value!r} has no time zone: use datetime.now(UTC)")
+        return value.astimezone(UTC)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Set the idle clock to `last_active_at`."""
+        self._move_idle_clock()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "last_active_at":
+            self._move_idle_clock()
+
+    def _move_idle_clock(self) -> None:
+        self._active_monotonic = time.monotonic() - (utc_now() - self.last_active_at).total_seconds()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since the last activity, at least 0."""
+        return max(0.0, time.monotonic() - self._active_monotonic)
+
+    def is_expired(self) -> bool:
+        """Whether the session has been idle for longer than its timeout."""
+        return self.idle_seconds > self.session_inactivity_timeout_seconds

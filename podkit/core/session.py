@@ -1,0 +1,528 @@
+"""Session managers: who has which container, since when, idle, expired, broken (layer 3)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
+from typing import Protocol, TypeVar
+
+from podkit.agent.commands import CommandRequest, TextCallback
+from podkit.backends.base import WorkloadInfo
+from podkit.core import _checks
+from podkit.core._recovery import Remedy, judge, reason
+from podkit.core.events import PodkitEventHandler, tell
+from podkit.core.manager import BaseContainerManager, ContainerRecord
+from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, utc_now
+from podkit.errors import (
+    ContainerNotFound,
+    ContainerNotRunning,
+    NotText,
+    PodkitError,
+    SessionConflict,
+    SessionNotFound,
+)
+from podkit.utils._deadline import Deadline, wait_until
+from podkit.utils._fork import renew_after_fork
+
+T = TypeVar("T")
+
+_TRIES = 3  # a container may be lost again between its recovery and the command
+_KILL_SETTLE_SECONDS = 1.0  # another process that ends a command by killing its container starts it again at once
+FAILURE_KEYS = ("failure_status", "failure_reason", "failure_log")
+
+_logger = logging.getLogger(__name__)
+
+
+class SessionCare(Protocol):
+    """What a health monitor may ask of a session manager."""
+
+    def restart_container(self, container_id: str) -> None:
+        """Start a stopped container again, unless its session was closed or recovered meanwhile."""
+        ...
+
+    def mark_failed(self, container_id: str, log: str) -> None:
+        """Mark the session of a broken container, so that its next command recreates it."""
+        ...
+
+    def cleanup_expired_sessions(self) -> list[Session]:
+        """Close the sessions that were idle for too long."""
+        ...
+
+
+class HealthMonitor(Protocol):
+    """What a session manager needs of a health monitor."""
+
+    def register(self, sessions: SessionCare) -> None:
+        """Take note of whom to tell."""
+        ...
+
+    def start(self) -> None:
+        """Begin to watch."""
+        ...
+
+    def stop(self) -> None:
+        """Stop watching."""
+        ...
+
+
+class _Entry:
+    """A session's place in the manager; its lock is held while the container is made, recovered or removed."""
+
+    def __init__(self, user_id: str, session_id: str) -> None:
+        self.user_id = user_id
+        self.session_id = session_id
+        self.lock = threading.RLock()
+        self.session: Session | None = None
+        self.record: ContainerRecord | None = None
+        self.commands = 0  # that run now; guarded by the manager's lock
+
+
+class BaseSessionManager:
+    """Sessions over one container manager.
+
+    Safe to use from many threads: a session is made, recovered or closed by one of them at a time, commands run side
+    by side. A second manager over the same prefix, in this process or another, finds the sessions that live.
+
+    Args:
+        container_manager: makes the containers.
+        default_image: the image of sessions that are created without a configuration.
+        health_monitor: told of this manager and started.
+        event_handler: told what happens to sessions; give it to the container manager as well for containers.
+    """
+
+    def __init__(
+        self,
+        container_manager: BaseContainerManager,
+        default_image: str | None = None,
+        health_monitor: HealthMonitor | None = None,
+        event_handler: PodkitEventHandler | None = None,
+    ) -> None:
+        self.container_manager = container_manager
+        self.default_image = default_image
+        self.health_monitor = health_monitor
+        self.event_handler = event_handler or PodkitEventHandler()
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._after_fork()
+        renew_after_fork(self)
+        if health_monitor is not None:
+            health_monitor.register(self)
+            health_monitor.start()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards _entries and each entry's count of commands
+        for entry in self._entries.values():
+            entry.lock = threading.RLock()
+            entry.commands = 0
+
+    # --- making and finding -------------------------------------------------------------------------
+
+    def create_session(self, user_id: str, session_id: str, config: ContainerConfig | None = None) -> Session:
+        """Create a session with a running container, or reconnect to the one that lives.
+
+        Blocks while the container is made, and while its image is pulled. Safe to repeat, and to call from many
+        threads and processes at once: all get the same container.
+
+        Args:
+            user_id: any text of 1 to 1,024 bytes.
+            session_id: the same.
+            config: what to make the container of. `None` reconnects to whatever there is, else uses the defaults.
+
+        Raises:
+            InvalidInput: a value cannot be right.
+            SessionConflict: it exists with another configuration than `config`.
+            ContainerFailedToStart: the container did not stay up; nothing of it stays behind.
+            EngineError: the engine refused; a more exact class where one fits.
+        """
+        wanted = None if config is None else config.checked_copy()
+        with self._locked(user_id, session_id) as entry:
+            if entry.session is not None:
+                self._check_same(entry, wanted)
+                self._bring_up(entry)
+                return entry.session
+            try:
+                return self._open(entry, wanted)
+            except Exception as exc:
+                entry.session = None
+                tell(self.event_handler.on_session_creation_failed, user_id, session_id, exc)
+                raise
+
+    def get_session(self, user_id: str, session_id: str) -> Session | None:
+        """Give the live session object, found on the engine where this manager does not know it; `None` without one.
+
+        A session that is known costs no engine call, and its container is not looked at.
+        """
+        with self._locked(user_id, session_id) as entry:
+            if entry.session is None:
+                record = self.container_manager.find_container(user_id, session_id)
+                if record is not None:
+                    self._connect(entry, record).status = self.container_manager.get_container_status(record.id)
+            return entry.session
+
+    def list_sessions(self) -> list[Session]:
+        """Give the sessions that this manager holds; no engine call."""
+        with self._lock:
+            entries = list(self._entries.values())
+        return [entry.session for entry in entries if entry.session is not None]
+
+    @contextmanager
+    def _locked(self, user_id: str, session_id: str) -> Iterator[_Entry]:
+        """Hold the lock of a session's entry, which is made where it is missing and dropped where it stays empty."""
+        key = _checks.check_id(user_id, "user_id"), _checks.check_id(session_id, "session_id")
+        while True:
+            with self._lock:
+                entry = self._entries.setdefault(key, _Entry(user_id, session_id))
+            entry.lock.acquire()
+            with self._lock:
+                if self._entries.get(key) is entry:
+                    break
+            entry.lock.release()  # it was dropped while this thread waited for it
+        try:
+            yield entry
+        finally:
+            if entry.session is None:
+                with self._lock:
+                    self._entries.pop(key, None)
+            entry.lock.release()
+
+    def _require(self, user_id: str, session_id: str) -> _Entry:
+        with self._locked(user_id, session_id) as entry:
+            if self.get_session(user_id, session_id) is None:
+                raise SessionNotFound(f"user {user_id!r} has no session {session_id!r}: create it with create_session")
+            return entry
+
+    def _check_same(self, entry: _Entry, config: ContainerConfig | None) -> None:
+        assert entry.record is not None
+        if config is not None and not entry.record.was_asked_for_with(config):
+            raise SessionConflict(
+                f"session {entry.session_id!r} of user {entry.user_id!r} exists with another configuration: "
+                "close it first, use another session_id, or ask for it without a config"
+            )
+
+    def _open(self, entry: _Entry, config: ContainerConfig | None) -> Session:
+        manager, user_id, session_id = self.container_manager, entry.user_id, entry.session_id
+        record = manager.find_container(user_id, session_id, config)
+        if record is not None:
+            session = self._connect(entry, record)
+            self._bring_up(entry)
+            return session
+        if config is None:
+            config = ContainerConfig(image=self.default_image) if self.default_image else ContainerConfig()
+        container_id, _ = manager.create_container(user_id, session_id, config)
+        record = manager.containers[container_id]
+        manager.start_container(container_id, record.config)
+        session = self._connect(entry, record)
+        session.status = ContainerStatus.RUNNING
+        tell(self.event_handler.on_session_created, session)
+        return session
+
+    def _connect(self, entry: _Entry, record: ContainerRecord) -> Session:
+        """Make the session object of a container."""
+        entry.record = record
+        entry.session = Session(
+            user_id=entry.user_id,
+            session_id=entry.session_id,
+            container_id=record.id,
+            container_name=record.name,
+            config=record.config.checked_copy(),
+            created_at=record.created_at,
+            data_dir=self.container_manager.get_data_dir(entry.user_id, entry.session_id),
+            session_inactivity_timeout_seconds=record.config.session_inactivity_timeout_seconds,
+        )
+        return entry.session
+
+    # --- recovery -----------------------------------------------------------------------------------
+
+    def _bring_up(self, entry: _Entry) -> None:
+        """See that the session's container runs: start it, or make it anew. Needs the entry's lock."""
+        session, record = entry.session, entry.record
+        assert session is not None
+        assert record is not None
+        remedy = Remedy.RECREATE
+        if session.container_id is not None and session.status is not ContainerStatus.ERROR:
+            remedy = judge(self._look(session.container_id))
+        if remedy is Remedy.REFUSE:
+            raise ContainerNotRunning(f"container {record.name} is paused: unpause it, such as with 'docker unpause'")
+        if remedy in (Remedy.START, Remedy.RESTART):
+            self.container_manager.start_container(record.id, record.config)
+        elif remedy is Remedy.RECREATE:
+            self._recreate(entry, session, record)
+        session.status = ContainerStatus.RUNNING
+
+    def _look(self, container_id: str) -> WorkloadInfo | None:
+        """Look at a container; one that was killed a moment ago may be about to be started by another process."""
+        found: list[WorkloadInfo | None] = []
+
+        def settled() -> bool:
+            try:
+                found.append(self.container_manager.inspect_container(container_id))
+            except ContainerNotFound:
+                found.append(None)
+            info = found[-1]
+            return info is None or judge(info) is not Remedy.RECREATE or info.oom_killed
+
+        wait_until(settled, deadline=Deadline.after(_KILL_SETTLE_SECONDS), interval=0.1)
+        return found[-1]
+
+    def _recreate(self, entry: _Entry, session: Session, record: ContainerRecord) -> None:
+        _logger.info("recreating container %s", record.name)
+        session.status, session.container_id = ContainerStatus.ERROR, None  # until the new one runs
+        entry.record = record = self.container_manager.recreate_container(record)
+        self.container_manager.start_container(record.id, record.config)
+        session.container_id, session.container_name = record.id, record.name
+        for key in FAILURE_KEYS:
+            session.metadata.pop(key, None)
+
+    def _use(self, entry: _Entry, action: Callable[[str], T]) -> T:
+        """Do something with the session's running container, bringing it back first where it is lost.
+
+        `action` is repeated only where it raised before it sent anything.
+        """
+        with self._lock:
+            entry.commands += 1
+        try:
+            for attempt in range(_TRIES):
+                session = self._active(entry)
+                if session.container_id is None or session.status is ContainerStatus.ERROR or attempt:
+                    with entry.lock:
+                        self._active(entry)
+                        self._bring_up(entry)
+                assert session.container_id is not None
+                try:
+                    return action(session.container_id)
+                except (ContainerNotFound, ContainerNotRunning):
+                    if attempt == _TRIES - 1:
+                        raise
+            raise AssertionError("unreachable")
+        finally:
+            with self._lock:
+                entry.commands -= 1
+            if entry.session is not None:
+                entry.session.last_active_at = utc_now()
+
+    def _active(self, entry: _Entry) -> Session:
+        """Give the session and move its idle clock; one that was closed meanwhile is never brought back."""
+        session = entry.session
+        if session is None:
+            raise SessionNotFound(f"session {entry.session_id!r} of user {entry.user_id!r} was closed")
+        session.last_active_at = utc_now()
+        return session
+
+    # --- using --------------------------------------------------------------------------------------
+
+    def execute_command(
+        self,
+        user_id: str,
+        session_id: str,
+        command: str | Sequence[str],
+        working_dir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        *,
+        user: str | None = None,
+        input: str | bytes | None = None,
+        max_output_bytes: int | None = None,
+        on_stdout: TextCallback | None = None,
+        on_stderr: TextCallback | None = None,
+    ) -> ProcessResult:
+        """Run a command in a session, whose container is started or recreated first where that is needed.
+
+        See `BaseContainerManager.execute_command` for the arguments from `command` on.
+
+        Returns:
+            The result, also after a non-zero exit or a timeout (exit code 124 and the output so far).
+
+        Raises:
+            InvalidInput: a value cannot be right.
+            SessionNotFound: there is no such session, or it was closed.
+            ContainerNotRunning: the container is paused.
+            CommandInterrupted: the container or the engine ended under the command, which may have run.
+            EngineError: the container could not be brought back.
+        """
+        request = CommandRequest.checked(
+            command,
+            working_dir=working_dir,
+            environment=environment,
+            timeout=timeout,
+            user=user,
+            input=input,
+            max_output_bytes=max_output_bytes,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+        )
+        entry = self._require(user_id, session_id)
+        return self._use(entry, lambda container_id: self.container_manager.run(container_id, request))
+
+    def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
+        """Write a file of the session, in one step, and give its absolute path inside.
+
+        A relative path lands under `/workspace`; missing directories are made.
+
+        Raises:
+            SessionNotFound: there is no such session.
+            PathEscape: a `..` or a symlink leaves the workspace or the mount.
+            FileError: it cannot be written; a more exact class where one fits.
+        """
+        _checks.check_path_text(container_path, "path")
+        entry = self._require(user_id, session_id)
+        return self._use(
+            entry,
+            lambda container_id: self.container_manager.write_file(
+                container_id, container_path, content, user_id, session_id
+            ),
+        )
+
+    def read_bytes(self, user_id: str, session_id: str, container_path: str | PurePath) -> bytes:
+        """Read a regular file of the session, of at most 256 MiB, as bytes. Raises as `read_file` does."""
+        _checks.check_path_text(container_path, "path")
+        entry = self._require(user_id, session_id)
+        return self._use(
+            entry,
+            lambda container_id: self.container_manager.read_file(container_id, container_path, user_id, session_id),
+        )
+
+    def read_file(self, user_id: str, session_id: str, container_path: str | PurePath) -> str:
+        """Read a text file of the session, of at most 256 MiB.
+
+        Raises:
+            SessionNotFound: there is no such session.
+            FileMissing: there is no such file.
+            NotText: its bytes are not UTF-8.
+            PathEscape: a `..` or a symlink leaves the workspace or the mount.
+            FileError: it cannot be read; a more exact class where one fits.
+        """
+        data = self.read_bytes(user_id, session_id, container_path)
+        try:
+            return data.decode()
+        except UnicodeDecodeError as exc:
+            raise NotText(
+                f"'{container_path}' is not UTF-8 (byte {exc.start}): read it as bytes, with files.read_bytes"
+            ) from exc
+
+    def update_session_activity(self, user_id: str, session_id: str) -> None:
+        """Move the session's idle clock to now.
+
+        Raises:
+            SessionNotFound: there is no such session.
+        """
+        self._active(self._require(user_id, session_id))
+
+    # --- ending -------------------------------------------------------------------------------------
+
+    def close_session(self, user_id: str, session_id: str, *, remove_workspace: bool = False) -> None:
+        """Remove the session's container; one that does not exist is no error, so twice is harmless.
+
+        Commands that run in it are killed; their callers get `CommandInterrupted`.
+
+        Args:
+            user_id: whose session.
+            session_id: which one.
+            remove_workspace: remove the workspace with its files as well; by default it stays.
+        """
+        with self._locked(user_id, session_id) as entry:
+            session = self.get_session(user_id, session_id)
+            if session is None or entry.record is None:
+                return
+            tell(self.event_handler.on_session_closing, session)
+            if remove_workspace:
+                self._empty_workspace(entry)
+            self.container_manager.remove_container(entry.record.id)
+            if remove_workspace:
+                self.container_manager.remove_workspace(user_id, session_id)
+            entry.session = None  # whoever waits for the lock finds it closed
+        session.status, session.container_id = ContainerStatus.STOPPED, None
+        tell(self.event_handler.on_session_closed, session)
+
+    def _empty_workspace(self, entry: _Entry) -> None:
+        """Let the container remove what only it can: files in a volume, and files that are not this process's."""
+        if self.container_manager.get_data_dir(entry.user_id, entry.session_id) is not None and os.geteuid() == 0:
+            return
+        self._use(entry, self.container_manager.empty_workspace)
+
+    def cleanup_expired_sessions(self) -> list[Session]:
+        """Close the sessions of this manager that were idle for longer than their timeout, and give them.
+
+        A session with a running command is not idle, whichever process runs it.
+        """
+        closed = []
+        with self._lock:
+            entries = list(self._entries.values())
+        for entry in entries:
+            with entry.lock:
+                session = entry.session
+                if session is None or not session.is_expired() or self._busy(entry):
+                    continue
+                tell(self.event_handler.on_session_expired, session)
+                self.close_session(entry.user_id, entry.session_id)
+                closed.append(session)
+        return closed
+
+    def _busy(self, entry: _Entry) -> bool:
+        with self._lock:
+            if entry.commands:
+                return True
+        if entry.session is None or entry.session.container_id is None:
+            return False
+        with suppress(ContainerNotFound):
+            info = self.container_manager.inspect_container(entry.session.container_id)
+            return info.status is ContainerStatus.RUNNING and info.running_commands > 0
+        return False
+
+    def cleanup_all(self) -> None:
+        """Stop the health monitor and close every session that this manager holds; twice is harmless.
+
+        Goes on after an error and raises the first one at the end.
+        """
+        if self.health_monitor is not None:
+            self.health_monitor.stop()
+        errors: list[PodkitError] = []
+        for session in self.list_sessions():
+            try:
+                self.close_session(session.user_id, session.session_id)
+            except PodkitError as exc:
+                errors.append(exc)
+        self.container_manager.cleanup_all()
+        if errors:
+            raise errors[0]
+
+    # --- asked by the health monitor ----------------------------------------------------------------
+
+    def _entry_of(self, container_id: str) -> _Entry | None:
+        with self._lock:
+            entries = list(self._entries.values())
+        return next((entry for entry in entries if entry.session and entry.session.container_id == container_id), None)
+
+    def restart_container(self, container_id: str) -> None:
+        """Start a container that was stopped from outside, unless its session was closed or recovered meanwhile."""
+        entry = self._entry_of(container_id)
+        if entry is None:
+            return
+        with entry.lock:
+            if entry.session is not None and entry.session.container_id == container_id:
+                self._bring_up(entry)
+
+    def mark_failed(self, container_id: str, log: str) -> None:
+        """Mark the session of a killed, broken or missing container `ERROR`; its next command recreates it.
+
+        Args:
+            container_id: the engine's full id.
+            log: the last lines that the container wrote.
+        """
+        entry = self._entry_of(container_id)
+        if entry is None:
+            return
+        with entry.lock:
+            session = entry.session
+            if session is None or session.container_id != container_id:
+                return
+            info = self._look(container_id)  # again, now that no recovery is under way
+            if judge(info) not in (Remedy.RESTART, Remedy.RECREATE):
+                return
+            session.metadata["failure_status"] = str(info.status) if info else "gone"
+            session.metadata["failure_reason"] = reason(info)
+            session.metadata["failure_log"] = log
+            session.status, session.container_id = ContainerStatus.ERROR, None
+        _logger.warning("session %r of user %r failed: %s", session.session_id, session.user_id, reason(info))

@@ -1,0 +1,178 @@
+"""Every error that podkit raises, in one tree.
+
+A command that fails is a result, not an error; what is raised here says that the sandbox, the engine or the caller
+failed. A class exists where a caller can do something different about it; the message says what.
+
+```
+PodkitError
+├── InvalidInput (ValueError)               a value was refused before any engine call
+│   ├── PathNotMapped                       the path lies in no mount that podkit can translate
+│   └── PathEscape                          the path leaves the directory that it must stay in
+├── EngineError                             the engine refused or failed
+│   ├── EngineUnavailable (ConnectionError) nothing answers, or it went away
+│   │   └── EngineAccessDenied              it is there, but this user may not talk to it
+│   ├── EngineTimeout (TimeoutError)        no answer before the deadline
+│   ├── ImageNotFound                       neither on the engine nor to be pulled
+│   ├── NetworkNotFound                     a network of the configuration does not exist
+│   ├── MountSourceNotFound                 a mount's source does not exist where the engine is
+│   ├── PortUnavailable                     a port of the configuration is taken on the host
+│   └── NameTaken                           the container's name belongs to something that is not ours
+├── ContainerError
+│   ├── ContainerNotFound                   it was removed
+│   ├── ContainerNotRunning                 it is there, but stopped or paused
+│   └── ContainerFailedToStart (RuntimeError)  it did not stay up; the exit code and the log are in the message
+├── SessionError
+│   ├── SessionNotFound                     no such session; create it first
+│   └── SessionConflict                     it exists with another configuration
+├── CommandError
+│   ├── CommandFailed                       raised by `ProcessResult.check()`
+│   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
+└── FileError (OSError)
+    ├── FileMissing (FileNotFoundError)     there is no such file
+    ├── FileTooLarge                        it is larger than the limit of the call
+    ├── NotAFile                            it is a directory, a device, a FIFO or a socket
+    └── NotText                             its bytes are not UTF-8; `read_bytes` takes them
+```
+
+Every error can be pickled. An error of another library is never raised through: it is the `__cause__`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from podkit.core.models import ProcessResult
+
+
+class PodkitError(Exception):
+    """The root of podkit's errors."""
+
+
+class InvalidInput(PodkitError, ValueError):
+    """A value was refused before any engine call; the message names it and the cure."""
+
+
+class PathNotMapped(InvalidInput):
+    """The path lies in no mount that podkit can translate."""
+
+
+class PathEscape(InvalidInput):
+    """The path leaves, by `..` or by a symlink, the directory that it must stay in."""
+
+
+class EngineError(PodkitError):
+    """The engine refused a request or failed at it."""
+
+
+class EngineUnavailable(EngineError, ConnectionError):
+    """No engine answers, or the one that did went away; the message lists what was tried, in order."""
+
+
+class EngineAccessDenied(EngineUnavailable):
+    """An engine is there, but this user may not talk to it."""
+
+
+class EngineTimeout(EngineError, TimeoutError):
+    """The engine did not answer before the deadline; what was asked of it may still happen."""
+
+
+class ImageNotFound(EngineError):
+    """The image is not on the engine and could not be pulled."""
+
+
+class NetworkNotFound(EngineError):
+    """A network of the configuration does not exist."""
+
+
+class MountSourceNotFound(EngineError):
+    """The source of a mount does not exist where the engine runs."""
+
+
+class PortUnavailable(EngineError):
+    """A port of the configuration is already taken on the engine's host."""
+
+
+class NameTaken(EngineError):
+    """The container's name belongs to something that podkit cannot prove to be its own; it was not touched."""
+
+
+class ContainerError(PodkitError):
+    """Something is wrong with a container."""
+
+
+class ContainerNotFound(ContainerError):
+    """The container does not exist (any more)."""
+
+
+class ContainerNotRunning(ContainerError):
+    """The container exists but cannot run a command now: it is stopped or paused."""
+
+
+class ContainerFailedToStart(ContainerError, RuntimeError):
+    """The container did not start or did not stay up.
+
+    Attributes:
+        exit_code: of its main process, or `None` where the engine could not start it at all.
+        log: the last lines that it wrote.
+    """
+
+    def __init__(self, message: str = "", *, exit_code: int | None = None, log: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.log = log
+
+
+class SessionError(PodkitError):
+    """Something is wrong with a session."""
+
+
+class SessionNotFound(SessionError):
+    """There is no such session: create it first."""
+
+
+class SessionConflict(SessionError):
+    """The session exists with another configuration than the one asked for."""
+
+
+class CommandError(PodkitError):
+    """Something happened to a command.
+
+    Attributes:
+        result: what is known of it, with the output so far; `None` where nothing is.
+    """
+
+    def __init__(self, message: str = "", *, result: ProcessResult | None = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class CommandFailed(CommandError):
+    """`ProcessResult.check()` found an exit code other than 0."""
+
+
+class CommandInterrupted(CommandError):
+    """The container or the engine ended while the command ran.
+
+    The command may have run in part, in full, or still be running; it is never sent a second time.
+    """
+
+
+class FileError(PodkitError, OSError):
+    """Something is wrong with a file."""
+
+
+class FileMissing(FileError, FileNotFoundError):
+    """There is no such file."""
+
+
+class FileTooLarge(FileError):
+    """The file is larger than the limit of the call."""
+
+
+class NotAFile(FileError):
+    """A regular file was expected, and something else is there."""
+
+
+class NotText(FileError):
+    """The file's bytes are not UTF-8: read them with `files.read_bytes`, or as bytes from the workspace."""

@@ -1,0 +1,1 @@
+"""Threads that look after sessions and containers."""

@@ -1,0 +1,105 @@
+"""What to do about a stopped, killed, lost or idle container."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from podkit.backends.base import WorkloadInfo
+from podkit.core._recovery import Remedy, judge, reason
+from podkit.core.manager import BaseContainerManager
+from podkit.core.session import SessionCare
+from podkit.errors import ContainerNotFound, PodkitError
+from podkit.monitors.base import BaseThreadMonitor
+
+RESTARTS = 5
+"""How many times in a row a container that does not stay up is restarted before it is given up."""
+
+_logger = logging.getLogger(__name__)
+
+
+class ContainerHealthMonitor(BaseThreadMonitor):
+    """Looks at every container of a manager and brings back what broke.
+
+    Restarts a container that was stopped from outside or whose main process failed; it keeps its id. Marks the session
+    of one that was killed, ran out of memory, is dead or gone, so that its next command recreates it. Leaves one that
+    reached the end of its lifetime alone: the next command starts it. Closes sessions that were idle for too long.
+
+    Without a session manager (which registers itself when the monitor is handed to it) it restarts and logs.
+
+    Args:
+        container_manager: whose containers to watch.
+        check_interval: seconds between two rounds.
+        log_lines: how many of its last lines of log are kept of a container that failed.
+    """
+
+    def __init__(
+        self, container_manager: BaseContainerManager, check_interval: float = 30, log_lines: int = 50
+    ) -> None:
+        super().__init__(check_interval)
+        self.container_manager = container_manager
+        self.log_lines = log_lines
+        self._sessions: SessionCare | None = None
+        self._given_up: set[str] = set()
+        self._restarts: dict[str, int] = {}  # in a row
+
+    def register(self, sessions: SessionCare) -> None:
+        """Have a session manager told of what breaks; a later one replaces an earlier one."""
+        self._sessions = sessions
+
+    def tick(self) -> None:
+        """Look at every container once, then close the sessions that expired."""
+        containers = self.container_manager.containers
+        self._given_up &= containers.keys()
+        self._restarts = {id: count for id, count in self._restarts.items() if id in containers}
+        for container_id, record in containers.items():
+            if self.stopping:
+                return
+            if container_id in self._given_up:
+                continue
+            try:
+                self._check(container_id)
+            except Exception:  # a handler of the user's may raise anything; the others are still checked
+                _logger.exception("checking container %s failed", record.name)
+        if self._sessions is not None and not self.stopping:
+            self._sessions.cleanup_expired_sessions()
+
+    def _check(self, container_id: str) -> None:
+        info = self._look(container_id)
+        remedy = judge(info)
+        if remedy is Remedy.RESTART and self._restarts.get(container_id, 0) < RESTARTS:
+            self._restarts[container_id] = self._restarts.get(container_id, 0) + 1
+            self._restart(container_id, info)
+        elif remedy in (Remedy.RESTART, Remedy.RECREATE):
+            self._give_up(container_id, info)
+        elif remedy is Remedy.NONE:
+            self._restarts.pop(container_id, None)
+
+    def _look(self, container_id: str) -> WorkloadInfo | None:
+        try:
+            return self.container_manager.inspect_container(container_id)
+        except ContainerNotFound:
+            return None
+
+    def _restart(self, container_id: str, info: WorkloadInfo | None) -> None:
+        _logger.info("restarting container %s: %s", container_id[:12], reason(info))
+        try:
+            if self._sessions is not None:
+                self._sessions.restart_container(container_id)
+            else:
+                self.container_manager.start_container(
+                    container_id, self.container_manager.containers[container_id].config
+                )
+        except PodkitError as exc:
+            _logger.warning("container %s could not be restarted: %s", container_id[:12], exc)
+
+    def _give_up(self, container_id: str, info: WorkloadInfo | None) -> None:
+        log = ""
+        if info is not None:
+            with suppress(PodkitError):  # what is known already matters more
+                log = self.container_manager.backend.get_workload_logs(container_id, self.log_lines)
+        if self._sessions is not None:
+            self._sessions.mark_failed(container_id, log)
+        else:
+            _logger.warning("container %s failed: %s", container_id[:12], reason(info))
+        self._given_up.add(container_id)

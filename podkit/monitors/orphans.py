@@ -1,0 +1,108 @@
+"""Which stopped containers are podkit's and too old."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from podkit.backends.base import Backend, WorkloadInfo
+from podkit.core import _identity
+from podkit.core._checks import check_prefix
+from podkit.core.events import PodkitEventHandler, tell
+from podkit.core.models import ContainerStatus, utc_now
+from podkit.errors import ContainerNotFound, InvalidInput, PodkitError
+from podkit.monitors.base import BaseThreadMonitor
+
+UNSTARTED_SECONDS = 60.0
+"""How old a container that was never started must be, at least: a younger one may be just being made."""
+
+_logger = logging.getLogger(__name__)
+
+
+class OrphanContainerCleaner(BaseThreadMonitor):
+    """Removes containers that stopped long ago and that nobody came back for.
+
+    Removes only what is stopped, carries podkit's labels with exactly the given prefix, and stopped at least
+    `max_age_seconds` ago, by the engine's clock as far as it agrees with this one's. Never a running container, never
+    another prefix, never one whose labels cannot be read. Workspaces stay.
+
+    Args:
+        backend: the engine, connected.
+        container_prefix: whose containers.
+        check_interval: seconds between two rounds.
+        max_age_seconds: for how long a container must have been stopped; 0 takes it at once.
+        event_handler: told of each container that was removed.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        container_prefix: str,
+        check_interval: float,
+        max_age_seconds: float,
+        event_handler: PodkitEventHandler | None = None,
+    ) -> None:
+        super().__init__(check_interval)
+        if max_age_seconds < 0:
+            raise InvalidInput(f"max_age_seconds={max_age_seconds}: pass seconds, at least 0")
+        self.backend = backend
+        self.container_prefix = check_prefix(container_prefix)
+        self.max_age_seconds = max_age_seconds
+        self.event_handler = event_handler or PodkitEventHandler()
+        self._reported: set[str] = set()
+
+    def tick(self) -> None:
+        """Remove what is too old."""
+        self._cleanup_orphans()
+
+    def _cleanup_orphans(self) -> None:
+        """Do one round, with its events, in the caller's thread."""
+        labels = [f"{_identity.PREFIX}={self.container_prefix}"]
+        for row in self.backend.list_workloads({"label": labels}):
+            if self.stopping:
+                return
+            if row["status"] is ContainerStatus.RUNNING:
+                continue
+            try:
+                self._consider(row["id"])
+            except ContainerNotFound:
+                continue  # somebody else removed it
+            except PodkitError as exc:
+                _logger.warning("stopped container %s could not be removed: %s", row["name"], exc)
+
+    def _consider(self, container_id: str) -> None:
+        info = self.backend.inspect_workload(container_id)
+        if not self._is_ours(info):
+            return
+        age = age_seconds(info, utc_now())
+        if age is None or age < self.max_age_seconds:
+            return
+        self.backend.remove_workload(container_id, force=False)  # the engine refuses one that was started meanwhile
+        _logger.info("removed orphan container %s, stopped for %.0f s", info.name, age)
+        tell(self.event_handler.on_orphan_container_removed, container_id, info.name, age)
+
+    def _is_ours(self, info: WorkloadInfo) -> bool:
+        try:
+            identity = _identity.Identity.read(info.labels)
+        except InvalidInput as exc:
+            why = str(exc)
+        else:
+            if identity.prefix == self.container_prefix and info.name == identity.name:
+                return True
+            why = "its name and its labels do not belong together"
+        if info.id not in self._reported:
+            self._reported.add(info.id)
+            _logger.warning("container %s looks like podkit's but is left alone: %s", info.name, why)
+        return False
+
+
+def age_seconds(info: WorkloadInfo, now: datetime) -> float | None:
+    """Say for how long a container has been stopped; `None` where it is not, or may just be being made."""
+    if info.status in (ContainerStatus.EXITED, ContainerStatus.DEAD):
+        return (now - info.finished_at).total_seconds() if info.finished_at else None
+    if info.status is not ContainerStatus.CREATING or info.created_at is None:
+        return None
+    age = (now - info.created_at).total_seconds()
+    owner = _identity.Owner.from_label(info.labels.get(_identity.OWNER, ""))
+    abandoned = owner is not None and owner.alive() is False
+    return age if abandoned or age >= UNSTARTED_SECONDS else None

@@ -1,0 +1,1 @@
+"""Paths, time, files of the host: what everything else stands on."""

@@ -1,0 +1,34 @@
+"""What a child of `os.fork()` must do with the locks and connections that it inherits."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+
+class ForkAware(Protocol):
+    """An object that holds locks, threads or connections."""
+
+    def _after_fork(self) -> None:
+        """Make new locks and forget connections, without closing what the parent still uses."""
+
+
+_objects: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+
+
+def renew_after_fork(thing: ForkAware) -> None:
+    """Have `thing._after_fork()` called in every child of this process.
+
+    A lock that another thread of the parent held at the fork would otherwise stay locked in the child for ever.
+    """
+    _objects.add(thing)
+
+
+def _renew_all() -> None:
+    for thing in list(_objects):
+        thing._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)

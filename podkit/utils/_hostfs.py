@@ -1,0 +1,306 @@
+"""Files of a workspace, opened on the host while a hostile container may change them.
+
+A container can put a symlink wherever the host is about to write, at any moment. So no path that it controls is ever
+resolved by name: each step goes through a directory that is already open, by `openat2(RESOLVE_BENEATH)` where the
+kernel has it (Linux 5.6) and else by a walk that follows no link at all. A name is looked at and acted on only through
+such a directory, and what was opened is judged by its descriptor, never by a second look at its name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path, PurePath
+
+from podkit.errors import FileError, FileMissing, FileTooLarge, NotAFile, PathEscape
+
+READ_LIMIT_BYTES = 256 << 20
+"""The most that one read takes into memory."""
+
+_SYS_OPENAT2 = 437  # the same number on every architecture but alpha
+_AT_FDCWD = -100
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_BENEATH = 0x08
+_O_PATH = getattr(os, "O_PATH", 0)
+_DIRECTORY = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
+_TEMPORARY = ".podkit-"
+_RETRIES = 64  # openat2 gives EAGAIN while a name on the way is being renamed
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def _openat2(directory: int, path: str, flags: int) -> int:
+    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    for _ in range(_RETRIES):
+        fd = int(_libc.syscall(_SYS_OPENAT2, directory, path.encode(), ctypes.byref(how), ctypes.sizeof(how)))
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+
+
+@cache
+def _has_openat2() -> bool:
+    try:
+        os.close(_openat2(_AT_FDCWD, ".", _DIRECTORY))
+    except (OSError, AttributeError):  # an old kernel, a seccomp profile that forbids it, or not Linux
+        return False
+    return True
+
+
+def _walk(directory: int, path: PurePath, flags: int) -> int:
+    """Open `path` below `directory` component by component, following no link."""
+    current = os.dup(directory)
+    try:
+        for part in path.parts[:-1]:
+            if stat.S_ISLNK(os.stat(part, dir_fd=current, follow_symlinks=False).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # the next line would say "not a directory"
+            below = os.open(part, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+            os.close(current)
+            current = below
+        return os.open(path.name or ".", flags | os.O_NOFOLLOW, dir_fd=current)
+    finally:
+        os.close(current)
+
+
+def _open_beneath(directory: int, path: PurePath, flags: int) -> int:
+    if _has_openat2():
+        return _openat2(directory, str(path), flags)
+    return _walk(directory, path, flags)
+
+
+@contextmanager
+def _file_errors(path: PurePath, doing: str) -> Iterator[None]:
+    """Raise what the kernel refuses as podkit's errors."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as exc:
+        if exc.errno in (errno.EXDEV, errno.ELOOP):
+            raise PathEscape(
+                f"cannot {doing} '{path}': a symlink on the way leaves the workspace, or loops; remove it"
+            ) from exc
+        if exc.errno == errno.ENOENT:
+            raise FileMissing(f"cannot {doing} '{path}': there is no such file") from exc
+        if exc.errno == errno.EISDIR:
+            raise NotAFile(f"cannot {doing} '{path}': it is a directory") from exc
+        if exc.errno == errno.ENOTDIR:
+            raise NotAFile(f"cannot {doing} '{path}': a part of it is not a directory") from exc
+        if exc.errno in (errno.EACCES, errno.EPERM):
+            raise FileError(
+                f"cannot {doing} '{path}': permission denied; the container's user made it, and this process is another"
+            ) from exc
+        raise FileError(f"cannot {doing} '{path}': {exc.strerror or exc}") from exc
+
+
+@contextmanager
+def _opened(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_root(root: str | os.PathLike[str]) -> int:
+    # the root is chosen by podkit's caller, and no container can replace it: it is the top of its mount
+    return os.open(root, _DIRECTORY)
+
+
+def _open_parent(root: int, path: PurePath, directory_mode: int) -> int:
+    """Open the directory of `path`, making what is missing."""
+    with suppress(FileNotFoundError):
+        return _open_beneath(root, path.parent, _DIRECTORY)
+    for ancestor in reversed(path.parents):
+        try:
+            os.close(_open_beneath(root, ancestor, _DIRECTORY))
+        except FileNotFoundError:
+            with _opened(_open_beneath(root, ancestor.parent, _DIRECTORY)) as above:
+                with suppress(FileExistsError):
+                    os.mkdir(ancestor.name, dir_fd=above)
+                with _opened(
+                    os.open(ancestor.name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+                ) as made:
+                    os.fchmod(made, directory_mode)
+    return _open_beneath(root, path.parent, _DIRECTORY)
+
+
+def write_file(
+    root: str | os.PathLike[str], path: PurePath, content: bytes, *, mode: int = 0o644, directory_mode: int = 0o755
+) -> None:
+    """Write the file `path` below `root` in one step: a reader sees the old file or the new one.
+
+    Missing directories are made, `root` included. A file that exists keeps its mode and, where this process may set
+    it, its owner.
+
+    Args:
+        root: the top of the mount on the host.
+        path: relative to `root`, without `..`.
+        content: what to write.
+        mode: of a new file.
+        directory_mode: of new directories.
+
+    Raises:
+        PathEscape: a symlink on the way leaves `root`, or the file itself is one.
+        NotAFile: a directory, device, FIFO or socket is there.
+        FileError: the kernel refused: no space, no permission.
+    """
+    with _file_errors(path, "write"):
+        os.makedirs(root, exist_ok=True)
+        with _opened(_open_root(root)) as top, _opened(_open_parent(top, path, directory_mode)) as parent:
+            existing = _check_replaceable(parent, path)
+            temporary = _TEMPORARY + secrets.token_hex(8)
+            fd = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
+            )
+            try:
+                with open(fd, "wb", buffering=0) as file:
+                    _write_all(file.fileno(), content)
+                    if existing and (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
+                        with suppress(PermissionError):
+                            os.fchown(file.fileno(), existing.st_uid, existing.st_gid)
+                    os.fchmod(file.fileno(), stat.S_IMODE(existing.st_mode) & 0o777 if existing else mode)
+                os.rename(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=parent)
+                raise
+
+
+def _check_replaceable(parent: int, path: PurePath) -> os.stat_result | None:
+    """Look at what a write would replace; whatever takes its place afterwards is replaced by name, never followed."""
+    if not path.name:
+        raise NotAFile("cannot write the top of the workspace: it is a directory")
+    try:
+        found = os.stat(path.name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(found.st_mode):
+        raise PathEscape(f"cannot write '{path}': it is a symlink; remove it, or write the file that it names")
+    if not stat.S_ISREG(found.st_mode):
+        raise NotAFile(f"cannot write '{path}': {_kind(found.st_mode)} is there")
+    return found
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view[: 16 << 20]) :]
+
+
+def read_file(root: str | os.PathLike[str], path: PurePath, *, limit_bytes: int = READ_LIMIT_BYTES) -> bytes:
+    """Read the regular file `path` below `root`.
+
+    Symlinks are followed as long as they stay below `root` (not at all on kernels before 5.6).
+
+    Raises:
+        FileMissing: there is no such file.
+        PathEscape: a symlink on the way leaves `root`.
+        NotAFile: it is a directory, a device, a FIFO or a socket.
+        FileTooLarge: it has more than `limit_bytes`; memory stays flat.
+    """
+    with _file_errors(path, "read"), _opened(_open_root(root)) as top, _opened(_open_for_reading(top, path)) as fd:
+        size = os.fstat(fd).st_size
+        if size > limit_bytes:
+            raise FileTooLarge(f"cannot read '{path}': it has {size} bytes, the limit is {limit_bytes}")
+        chunks, left = [], limit_bytes + 1
+        while left and (chunk := os.read(fd, min(left, 1 << 20))):
+            chunks.append(chunk)
+            left -= len(chunk)
+        if not left:
+            raise FileTooLarge(f"cannot read '{path}': it grew past the limit of {limit_bytes} bytes")
+        return b"".join(chunks)
+
+
+def _open_for_reading(top: int, path: PurePath) -> int:
+    if not _O_PATH:  # not Linux: a device could react to the opening, but there no container can make one
+        fd = _walk(top, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return _require_regular(fd, path)
+    with _opened(_require_regular(_open_beneath(top, path, _O_PATH | os.O_CLOEXEC), path)) as found:
+        # the second opening goes through the descriptor: the name may mean something else by now
+        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _require_regular(fd: int, path: PurePath) -> int:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISLNK(mode):  # an O_PATH walk opens the link itself
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    raise NotAFile(f"cannot read '{path}': it is {_kind(mode)}")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "no regular file")
+
+
+def make_workspace(workspace: Path, parents: int) -> None:
+    """Make a session's directory, with at most `parents` directories of podkit's above it.
+
+    Whoever the container's user is, it owns the workspace: so that is open to all, behind parents that only this
+    process's user may enter. What exists is left as it is.
+    """
+    with _file_errors(workspace, "make the workspace"):
+        for parent in reversed(workspace.parents[:parents]):
+            with suppress(FileExistsError):
+                parent.mkdir(mode=0o700, parents=True)
+        with suppress(FileExistsError):
+            workspace.mkdir()
+            workspace.chmod(0o777)  # mkdir's mode is cut by the umask
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove `directory` and all below it, however deep, following no link; a missing one is no error.
+
+    Each directory found below is first moved up to the top: neither the stack nor the number of open descriptors
+    grows with the depth, and no path gets too long.
+
+    Raises:
+        FileError: something cannot be removed, such as another user's files.
+    """
+    with _file_errors(directory, "remove"), suppress(FileNotFoundError):
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with _opened(os.open(directory, flags)) as top:
+            pending = _empty(top, top)
+            while pending:
+                name = pending.pop()
+                with _opened(os.open(name, flags, dir_fd=top)) as found:
+                    pending += _empty(found, top)
+                os.rmdir(name, dir_fd=top)
+        os.rmdir(directory)
+
+
+def _empty(directory: int, top: int) -> list[str]:
+    """Remove the files in `directory`, move its directories to `top`, and give their names there."""
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    moved = []
+    for name, is_directory in found:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+        elif directory == top:
+            moved.append(name)
+        else:
+            unique = _TEMPORARY + secrets.token_hex(16)
+            os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
+            moved.append(unique)
+    return moved

@@ -1,0 +1,22 @@
+"""The networks around podkit itself."""
+
+from __future__ import annotations
+
+from podkit.backends._registry import default_backend
+from podkit.core._parent import parent_networks, parent_workload
+from podkit.errors import EngineUnavailable
+from podkit.utils._container import own_container_candidates
+
+
+def get_parent_container_networks() -> list[str]:
+    """Give the names of the networks of the container that podkit runs in.
+
+    Asks the engine that the environment names. Empty outside of a container, and where no engine answers or it does
+    not know the container.
+    """
+    if not own_container_candidates():
+        return []
+    try:
+        return parent_networks(parent_workload(default_backend()))
+    except EngineUnavailable:
+        return []

@@ -1,0 +1,123 @@
+"""Container path <-> host path: pure functions that look at no file system and resolve no link."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePath, PurePosixPath
+
+from podkit.core import _checks
+from podkit.core._identity import workspace_component
+from podkit.core.models import DEFAULT_WORKING_DIR
+from podkit.errors import PathEscape, PathNotMapped
+from podkit.utils import _hostfs
+
+WORKSPACES = "workspaces"
+
+
+def get_workspace_path(workspace_base: str | os.PathLike[str], user_id: str, session_id: str) -> Path:
+    """Give the workspace of a session: `{workspace_base}/workspaces/{user}/{session}`.
+
+    Plain ids (lower-case letters, digits, `_`, `-`, `.`) appear as they are, any other is mapped one to one to a
+    readable part and a hash. Nothing is created.
+
+    Raises:
+        InvalidInput: an id is empty, too long, or no text.
+    """
+    _checks.check_id(user_id, "user_id")
+    _checks.check_id(session_id, "session_id")
+    return Path(workspace_base) / WORKSPACES / workspace_component(user_id) / workspace_component(session_id)
+
+
+def resolve_container_path(path: str | PurePath, working_dir: str = DEFAULT_WORKING_DIR) -> PurePosixPath:
+    """Give the absolute path that `path` means inside: a relative one starts at `working_dir` and stays below it.
+
+    Raises:
+        PathEscape: a relative path leaves `working_dir` by `..`, or an absolute one contains `..`.
+        InvalidInput: the path is empty, too long, starts with `~`, or contains NUL.
+    """
+    text = _checks.check_path_text(path, "path")
+    absolute, parts = text.startswith("/"), []
+    for part in PurePosixPath(text.lstrip("/")).parts:
+        if part != "..":
+            parts.append(part)
+        elif absolute or not parts:
+            raise PathEscape(f"path={_checks.shown(text)} leaves its directory by '..': write the path without it")
+        else:
+            parts.pop()
+    return PurePosixPath("/" if absolute else working_dir, *parts)
+
+
+def container_to_host_path(
+    container_path: str | PurePath, mount_target: str | PurePath, host_root: str | os.PathLike[str]
+) -> Path:
+    """Translate a path inside, at or below `mount_target`, to the one on the host, at or below `host_root`.
+
+    Compares whole components: `/workspace-evil` is not below `/workspace`.
+
+    Raises:
+        PathNotMapped: the path is not below `mount_target`.
+        PathEscape: it contains `..` that would leave.
+    """
+    path, target = resolve_container_path(container_path, str(mount_target)), PurePosixPath(mount_target)
+    if not path.is_relative_to(target):
+        raise PathNotMapped(f"container path '{path}' is not below {target}: only what is mounted there is on the host")
+    return Path(host_root) / path.relative_to(target)
+
+
+def host_to_container_path(
+    host_path: str | os.PathLike[str], mount_target: str | PurePath, host_root: str | os.PathLike[str]
+) -> Path:
+    """Translate a path on the host, at or below `host_root`, to the one inside, at or below `mount_target`.
+
+    Raises:
+        PathNotMapped: the path is not below `host_root`.
+        PathEscape: it contains `..`.
+    """
+    path, root = resolve_container_path(os.fspath(host_path), str(host_root)), PurePosixPath(host_root)
+    if not path.is_relative_to(root):
+        raise PathNotMapped(f"host path '{path}' is not below {root}: nothing inside the container shows it")
+    return Path(mount_target) / path.relative_to(root)
+
+
+def write_to_mounted_path(
+    container_path: str | PurePath, content: str | bytes, to_host_path: Callable[[Path], Path]
+) -> Path:
+    """Write a file through its place on the host, so that it outlives the container.
+
+    Directories are made as needed, a file that exists is replaced in one step. Whatever links the container puts there,
+    nothing outside the mount is written.
+
+    Args:
+        container_path: where the file is inside; a relative path starts at `/workspace`.
+        content: text (written as UTF-8) or bytes.
+        to_host_path: translates a path inside to the one on the host, such as
+            `lambda path: manager.to_host_path(path, user_id, session_id)`.
+
+    Returns:
+        The absolute path inside.
+
+    Raises:
+        PathEscape: the path leaves the mount by `..` or by a symlink.
+        PathNotMapped: nothing of the host is mounted there.
+        FileError: the host refused the write.
+    """
+    inside = resolve_container_path(container_path)
+    host = to_host_path(Path(inside))
+    root = _mount_root(inside, host, to_host_path)
+    _hostfs.write_file(root, host.relative_to(root), content.encode() if isinstance(content, str) else content)
+    return Path(inside)
+
+
+def _mount_root(inside: PurePosixPath, host: Path, to_host_path: Callable[[Path], Path]) -> Path:
+    """Find the top of the mount: the highest directory above `inside` that still translates in step."""
+    root = host
+    for parent in inside.parents:
+        try:
+            translated = to_host_path(Path(parent))
+        except PathNotMapped:
+            break
+        if translated != root.parent:
+            break  # another mount begins here
+        root = translated
+    return root

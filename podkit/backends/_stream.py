@@ -171,4 +171,6 @@ class SocketStream:
 
     def close(self) -> None:
         """See `ExecStream.close`."""
+        with suppress(OSError):  # wakes a thread that waits in `write`; closing alone would leave it there
+            self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()

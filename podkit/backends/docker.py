@@ -11,7 +11,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 import docker
@@ -22,6 +21,7 @@ from docker.tls import TLSConfig
 from docker.utils import parse_repository_tag
 from requests.adapters import BaseAdapter
 
+from podkit.backends._docker_json import container_request, published_ports, workload_info, workload_row
 from podkit.backends._endpoint import Endpoint, dial, find_endpoints
 from podkit.backends._stream import Refused, SocketStream, open_raw_stream
 from podkit.backends.base import (
@@ -35,7 +35,6 @@ from podkit.backends.base import (
     filter_values,
     matches,
 )
-from podkit.core.models import ContainerStatus
 from podkit.errors import (
     ContainerError,
     ContainerFailedToStart,
@@ -58,10 +57,7 @@ from podkit.utils._fork import renew_after_fork
 
 NEWEST_API = (1, 51)
 CONNECT_SECONDS = 10.0
-_LOG_OPTIONS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
 _LOG_MAX_BYTES = 64 << 10
-_CPU_PERIOD = 100_000
-_LOOPBACK = "127.0.0.1"
 
 ERRORS: dict[type[Exception], type[PodkitError]] = {
     requests.exceptions.RequestException: EngineUnavailable,
@@ -79,17 +75,6 @@ _START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
     (r"docker-init|tini", EngineError, "the engine's init is missing: install it (Debian: apt-get install tini)"),
 ]
 _SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
-
-_STATUS = {
-    "created": ContainerStatus.CREATING,
-    "running": ContainerStatus.RUNNING,
-    "paused": ContainerStatus.PAUSED,
-    "restarting": ContainerStatus.RESTARTING,
-    "removing": ContainerStatus.DEAD,
-    "exited": ContainerStatus.EXITED,
-    "stopped": ContainerStatus.EXITED,
-    "dead": ContainerStatus.DEAD,
-}
 
 
 class _DeadlineAdapter(BaseAdapter):
@@ -253,41 +238,12 @@ class DockerBackend:
         return id
 
     def _body(self, spec: WorkloadSpec) -> dict[str, Any]:
-        """Give the request of `POST /containers/create`."""
-        mounts, binds = [], []
-        for mount in spec.mounts:
-            subpath = (mount.get("VolumeOptions") or {}).get("Subpath")
-            if subpath is None:
-                mounts.append(dict(mount))
-            else:
-                binds.append(self._volume_directory(mount, subpath))
-        host: dict[str, Any] = {
-            "Mounts": mounts,
-            "Binds": binds,
-            "PortBindings": {f"{port}/tcp": [{"HostIp": _LOOPBACK, "HostPort": str(port)}] for port in spec.ports},
-            "CpuPeriod": _CPU_PERIOD,
-            "CpuQuota": int(spec.cpu_limit * _CPU_PERIOD),
-            "Memory": spec.memory_bytes,
-            "MemorySwap": spec.memory_bytes,  # the sum of both: so no swap
-            "PidsLimit": spec.pids_limit,
-            "CapDrop": ["ALL"],
-            "CapAdd": list(spec.capabilities),
-            "SecurityOpt": ["no-new-privileges"],
-            "LogConfig": _LOG_OPTIONS,
-            "Init": spec.init,
-        }
-        if spec.networks:
-            host["NetworkMode"] = spec.networks[0]
-        body: dict[str, Any] = {
-            "Image": spec.image,
-            "Labels": dict(spec.labels),
-            "Env": [f"{name}={value}" for name, value in spec.environment.items()],
-            "WorkingDir": spec.working_dir,
-            "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports},
-            "HostConfig": host,
-        }
-        optional = {"User": spec.user, "Entrypoint": spec.entrypoint, "Cmd": spec.command}
-        return body | {key: value for key, value in optional.items() if value is not None}
+        def subpath(mount: Mapping[str, Any]) -> str | None:
+            return (mount.get("VolumeOptions") or {}).get("Subpath")
+
+        mounts = [dict(mount) for mount in spec.mounts if subpath(mount) is None]
+        binds = [self._volume_directory(mount, path) for mount in spec.mounts if (path := subpath(mount)) is not None]
+        return container_request(spec, mounts, binds)
 
     def _volume_directory(self, mount: Mapping[str, Any], subpath: str) -> str:
         """Give one directory of a volume as an old-style bind, which makes the directory where it is missing.
@@ -380,7 +336,7 @@ class DockerBackend:
     def inspect_workload(self, id: str) -> WorkloadInfo:
         """See `Backend.inspect_workload`."""
         with _errors(f"inspecting container {id!r}"):
-            return _info(self._api.inspect_container(id))
+            return workload_info(self._api.inspect_container(id))
 
     def list_workloads(self, filters: Filters | None = None) -> list[WorkloadRow]:
         """See `Backend.list_workloads`."""
@@ -390,15 +346,7 @@ class DockerBackend:
         with _errors("listing containers"):
             labels = filter_values(filters, "label")
             found = self._api.containers(all=True, filters={"label": labels} if labels else None)
-        rows = [
-            WorkloadRow(
-                id=row["Id"],
-                name=row["Names"][0].removeprefix("/") if row["Names"] else "",
-                status=_STATUS.get(row["State"], ContainerStatus.UNKNOWN),
-                labels=row["Labels"] or {},
-            )
-            for row in found
-        ]
+        rows = [workload_row(row) for row in found]
         return [row for row in rows if matches(row, filters)]
 
     def get_workload_logs(self, id: str, lines: int) -> str:
@@ -411,11 +359,7 @@ class DockerBackend:
         """See `Backend.get_accessible_ports`."""
         with _errors(f"inspecting container {id[:12]}"):
             published = self._api.inspect_container(id)["NetworkSettings"].get("Ports") or {}
-        return {
-            int(port.removesuffix("/tcp")): int(bindings[0]["HostPort"])
-            for port, bindings in published.items()
-            if bindings and port.endswith("/tcp")
-        }
+        return published_ports(published)
 
     # --- commands -----------------------------------------------------------------------------------
 
@@ -514,32 +458,3 @@ def _not_started(output: str) -> Exception:
         return InvalidInput(f"the engine refuses the command's user or working_dir: {output}")
     missing = re.search(r"executable file not found|no such file or directory", output)
     return NotStarted(output, exit_code=127 if missing else 126)
-
-
-def _info(data: Mapping[str, Any]) -> WorkloadInfo:
-    state, config = data["State"], data["Config"]
-    status = _STATUS.get(state["Status"], ContainerStatus.UNKNOWN)
-    ended = status in (ContainerStatus.EXITED, ContainerStatus.DEAD)
-    return WorkloadInfo(
-        id=data["Id"],
-        name=data["Name"].removeprefix("/"),
-        status=status,
-        labels=config.get("Labels") or {},
-        exit_code=int(state["ExitCode"]) if ended else None,
-        oom_killed=bool(state.get("OOMKilled")),
-        error=state.get("Error") or "",
-        created_at=_time(data.get("Created")),
-        started_at=_time(state.get("StartedAt")),
-        finished_at=_time(state.get("FinishedAt")),
-        environment=dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry),
-        user=config.get("User") or "",
-        networks=tuple(data["NetworkSettings"].get("Networks") or ()),
-        mounts=tuple((mount.get("Source", ""), mount["Destination"]) for mount in data.get("Mounts") or ()),
-        running_commands=len(data.get("ExecIDs") or ()),
-    )
-
-
-def _time(text: str | None) -> datetime | None:
-    if not text or text.startswith("0001-"):  # Go's way to say never
-        return None
-    return datetime.fromisoformat(text)

@@ -1,14 +1,17 @@
-"""What a container's state asks for, as pure code: the session manager and the health monitor judge alike."""
+"""What a container's state asks for: the session manager and the health monitor judge alike."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 from podkit.backends.base import WorkloadInfo
+from podkit.core.manager import BaseContainerManager
 from podkit.core.models import ContainerStatus
+from podkit.errors import ContainerNotFound
+from podkit.utils._deadline import Deadline, wait_until
 
 KILLED = 128 + 9
-TERMINATED = 128 + 15
+_SETTLE_SECONDS = 1.0
 
 
 class Remedy(Enum):
@@ -22,7 +25,7 @@ class Remedy(Enum):
 
 
 def judge(info: WorkloadInfo | None) -> Remedy:
-    """Say what a container needs; `None` stands for one that is gone."""
+    """Say what a container needs, as pure code; `None` stands for one that is gone."""
     if info is None or info.status in (ContainerStatus.DEAD, ContainerStatus.ERROR):
         return Remedy.RECREATE
     if info.status is ContainerStatus.PAUSED:
@@ -47,3 +50,23 @@ def reason(info: WorkloadInfo | None) -> str:
     if info.exit_code is not None:
         return f"the main process ended with exit code {info.exit_code}"
     return f"the container is {info.status}{': ' + info.error if info.error else ''}"
+
+
+def look(manager: BaseContainerManager, container_id: str) -> WorkloadInfo | None:
+    """Look at a container; `None` where it is gone.
+
+    One that was killed is looked at for up to a second: a process that ends a command by killing its container starts
+    it again at once.
+    """
+    found: list[WorkloadInfo | None] = []
+
+    def settled() -> bool:
+        try:
+            found.append(manager.inspect_container(container_id))
+        except ContainerNotFound:
+            found.append(None)
+        info = found[-1]
+        return info is None or judge(info) is not Remedy.RECREATE or info.oom_killed
+
+    wait_until(settled, deadline=Deadline.after(_SETTLE_SECONDS), interval=0.1)
+    return found[-1]

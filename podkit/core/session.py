@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
 
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.backends.base import WorkloadInfo
 from podkit.core import _checks
-from podkit.core._recovery import Remedy, judge, reason
+from podkit.core._recovery import Remedy, judge, look, reason
+from podkit.core._table import SessionEntry, SessionTable
 from podkit.core.events import PodkitEventHandler, tell
 from podkit.core.manager import BaseContainerManager, ContainerRecord
 from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, utc_now
@@ -25,13 +24,10 @@ from podkit.errors import (
     SessionConflict,
     SessionNotFound,
 )
-from podkit.utils._deadline import Deadline, wait_until
-from podkit.utils._fork import renew_after_fork
 
 T = TypeVar("T")
 
 _TRIES = 3  # a container may be lost again between its recovery and the command
-_KILL_SETTLE_SECONDS = 1.0  # another process that ends a command by killing its container starts it again at once
 FAILURE_KEYS = ("failure_status", "failure_reason", "failure_log")
 
 _logger = logging.getLogger(__name__)
@@ -69,18 +65,6 @@ class HealthMonitor(Protocol):
         ...
 
 
-class _Entry:
-    """A session's place in the manager; its lock is held while the container is made, recovered or removed."""
-
-    def __init__(self, user_id: str, session_id: str) -> None:
-        self.user_id = user_id
-        self.session_id = session_id
-        self.lock = threading.RLock()
-        self.session: Session | None = None
-        self.record: ContainerRecord | None = None
-        self.commands = 0  # that run now; guarded by the manager's lock
-
-
 class BaseSessionManager:
     """Sessions over one container manager.
 
@@ -105,18 +89,10 @@ class BaseSessionManager:
         self.default_image = default_image
         self.health_monitor = health_monitor
         self.event_handler = event_handler or PodkitEventHandler()
-        self._entries: dict[tuple[str, str], _Entry] = {}
-        self._after_fork()
-        renew_after_fork(self)
+        self._table = SessionTable()
         if health_monitor is not None:
             health_monitor.register(self)
             health_monitor.start()
-
-    def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards _entries and each entry's count of commands
-        for entry in self._entries.values():
-            entry.lock = threading.RLock()
-            entry.commands = 0
 
     # --- making and finding -------------------------------------------------------------------------
 
@@ -138,7 +114,7 @@ class BaseSessionManager:
             EngineError: the engine refused; a more exact class where one fits.
         """
         wanted = None if config is None else config.checked_copy()
-        with self._locked(user_id, session_id) as entry:
+        with self._table.locked(user_id, session_id) as entry:
             if entry.session is not None:
                 self._check_same(entry, wanted)
                 self._bring_up(entry)
@@ -155,7 +131,7 @@ class BaseSessionManager:
 
         A session that is known costs no engine call, and its container is not looked at.
         """
-        with self._locked(user_id, session_id) as entry:
+        with self._table.locked(user_id, session_id) as entry:
             if entry.session is None:
                 record = self.container_manager.find_container(user_id, session_id)
                 if record is not None:
@@ -164,37 +140,15 @@ class BaseSessionManager:
 
     def list_sessions(self) -> list[Session]:
         """Give the sessions that this manager holds; no engine call."""
-        with self._lock:
-            entries = list(self._entries.values())
-        return [entry.session for entry in entries if entry.session is not None]
+        return [entry.session for entry in self._table.entries() if entry.session is not None]
 
-    @contextmanager
-    def _locked(self, user_id: str, session_id: str) -> Iterator[_Entry]:
-        """Hold the lock of a session's entry, which is made where it is missing and dropped where it stays empty."""
-        key = _checks.check_id(user_id, "user_id"), _checks.check_id(session_id, "session_id")
-        while True:
-            with self._lock:
-                entry = self._entries.setdefault(key, _Entry(user_id, session_id))
-            entry.lock.acquire()
-            with self._lock:
-                if self._entries.get(key) is entry:
-                    break
-            entry.lock.release()  # it was dropped while this thread waited for it
-        try:
-            yield entry
-        finally:
-            if entry.session is None:
-                with self._lock:
-                    self._entries.pop(key, None)
-            entry.lock.release()
-
-    def _require(self, user_id: str, session_id: str) -> _Entry:
-        with self._locked(user_id, session_id) as entry:
+    def _require(self, user_id: str, session_id: str) -> SessionEntry:
+        with self._table.locked(user_id, session_id) as entry:
             if self.get_session(user_id, session_id) is None:
                 raise SessionNotFound(f"user {user_id!r} has no session {session_id!r}: create it with create_session")
             return entry
 
-    def _check_same(self, entry: _Entry, config: ContainerConfig | None) -> None:
+    def _check_same(self, entry: SessionEntry, config: ContainerConfig | None) -> None:
         assert entry.record is not None
         if config is not None and not entry.record.was_asked_for_with(config):
             raise SessionConflict(
@@ -202,7 +156,7 @@ class BaseSessionManager:
                 "close it first, use another session_id, or ask for it without a config"
             )
 
-    def _open(self, entry: _Entry, config: ContainerConfig | None) -> Session:
+    def _open(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
         manager, user_id, session_id = self.container_manager, entry.user_id, entry.session_id
         record = manager.find_container(user_id, session_id, config)
         if record is not None:
@@ -219,7 +173,7 @@ class BaseSessionManager:
         tell(self.event_handler.on_session_created, session)
         return session
 
-    def _connect(self, entry: _Entry, record: ContainerRecord) -> Session:
+    def _connect(self, entry: SessionEntry, record: ContainerRecord) -> Session:
         """Make the session object of a container."""
         entry.record = record
         entry.session = Session(
@@ -236,14 +190,14 @@ class BaseSessionManager:
 
     # --- recovery -----------------------------------------------------------------------------------
 
-    def _bring_up(self, entry: _Entry) -> None:
+    def _bring_up(self, entry: SessionEntry) -> None:
         """See that the session's container runs: start it, or make it anew. Needs the entry's lock."""
         session, record = entry.session, entry.record
         assert session is not None
         assert record is not None
         remedy = Remedy.RECREATE
         if session.container_id is not None and session.status is not ContainerStatus.ERROR:
-            remedy = judge(self._look(session.container_id))
+            remedy = judge(look(self.container_manager, session.container_id))
         if remedy is Remedy.REFUSE:
             raise ContainerNotRunning(f"container {record.name} is paused: unpause it, such as with 'docker unpause'")
         if remedy in (Remedy.START, Remedy.RESTART):
@@ -252,22 +206,7 @@ class BaseSessionManager:
             self._recreate(entry, session, record)
         session.status = ContainerStatus.RUNNING
 
-    def _look(self, container_id: str) -> WorkloadInfo | None:
-        """Look at a container; one that was killed a moment ago may be about to be started by another process."""
-        found: list[WorkloadInfo | None] = []
-
-        def settled() -> bool:
-            try:
-                found.append(self.container_manager.inspect_container(container_id))
-            except ContainerNotFound:
-                found.append(None)
-            info = found[-1]
-            return info is None or judge(info) is not Remedy.RECREATE or info.oom_killed
-
-        wait_until(settled, deadline=Deadline.after(_KILL_SETTLE_SECONDS), interval=0.1)
-        return found[-1]
-
-    def _recreate(self, entry: _Entry, session: Session, record: ContainerRecord) -> None:
+    def _recreate(self, entry: SessionEntry, session: Session, record: ContainerRecord) -> None:
         _logger.info("recreating container %s", record.name)
         session.status, session.container_id = ContainerStatus.ERROR, None  # until the new one runs
         entry.record = record = self.container_manager.recreate_container(record)
@@ -276,14 +215,12 @@ class BaseSessionManager:
         for key in FAILURE_KEYS:
             session.metadata.pop(key, None)
 
-    def _use(self, entry: _Entry, action: Callable[[str], T]) -> T:
+    def _use(self, entry: SessionEntry, action: Callable[[str], T]) -> T:
         """Do something with the session's running container, bringing it back first where it is lost.
 
         `action` is repeated only where it raised before it sent anything.
         """
-        with self._lock:
-            entry.commands += 1
-        try:
+        with entry.using():
             for attempt in range(_TRIES):
                 session = self._active(entry)
                 if session.container_id is None or session.status is ContainerStatus.ERROR or attempt:
@@ -297,13 +234,8 @@ class BaseSessionManager:
                     if attempt == _TRIES - 1:
                         raise
             raise AssertionError("unreachable")
-        finally:
-            with self._lock:
-                entry.commands -= 1
-            if entry.session is not None:
-                entry.session.last_active_at = utc_now()
 
-    def _active(self, entry: _Entry) -> Session:
+    def _active(self, entry: SessionEntry) -> Session:
         """Give the session and move its idle clock; one that was closed meanwhile is never brought back."""
         session = entry.session
         if session is None:
@@ -422,7 +354,7 @@ class BaseSessionManager:
             session_id: which one.
             remove_workspace: remove the workspace with its files as well; by default it stays.
         """
-        with self._locked(user_id, session_id) as entry:
+        with self._table.locked(user_id, session_id) as entry:
             session = self.get_session(user_id, session_id)
             if session is None or entry.record is None:
                 return
@@ -436,7 +368,7 @@ class BaseSessionManager:
         session.status, session.container_id = ContainerStatus.STOPPED, None
         tell(self.event_handler.on_session_closed, session)
 
-    def _empty_workspace(self, entry: _Entry) -> None:
+    def _empty_workspace(self, entry: SessionEntry) -> None:
         """Let the container remove what only it can: files in a volume, and files that are not this process's."""
         if self.container_manager.get_data_dir(entry.user_id, entry.session_id) is not None and os.geteuid() == 0:
             return
@@ -448,9 +380,7 @@ class BaseSessionManager:
         A session with a running command is not idle, whichever process runs it.
         """
         closed = []
-        with self._lock:
-            entries = list(self._entries.values())
-        for entry in entries:
+        for entry in self._table.entries():
             with entry.lock:
                 session = entry.session
                 if session is None or not session.is_expired() or self._busy(entry):
@@ -460,10 +390,9 @@ class BaseSessionManager:
                 closed.append(session)
         return closed
 
-    def _busy(self, entry: _Entry) -> bool:
-        with self._lock:
-            if entry.commands:
-                return True
+    def _busy(self, entry: SessionEntry) -> bool:
+        if entry.in_use:
+            return True
         if entry.session is None or entry.session.container_id is None:
             return False
         with suppress(ContainerNotFound):
@@ -490,14 +419,9 @@ class BaseSessionManager:
 
     # --- asked by the health monitor ----------------------------------------------------------------
 
-    def _entry_of(self, container_id: str) -> _Entry | None:
-        with self._lock:
-            entries = list(self._entries.values())
-        return next((entry for entry in entries if entry.session and entry.session.container_id == container_id), None)
-
     def restart_container(self, container_id: str) -> None:
         """Start a container that was stopped from outside, unless its session was closed or recovered meanwhile."""
-        entry = self._entry_of(container_id)
+        entry = self._table.serving(container_id)
         if entry is None:
             return
         with entry.lock:
@@ -511,14 +435,14 @@ class BaseSessionManager:
             container_id: the engine's full id.
             log: the last lines that the container wrote.
         """
-        entry = self._entry_of(container_id)
+        entry = self._table.serving(container_id)
         if entry is None:
             return
         with entry.lock:
             session = entry.session
             if session is None or session.container_id != container_id:
                 return
-            info = self._look(container_id)  # again, now that no recovery is under way
+            info = look(self.container_manager, container_id)  # again, now that no recovery is under way
             if judge(info) not in (Remedy.RESTART, Remedy.RECREATE):
                 return
             session.metadata["failure_status"] = str(info.status) if info else "gone"

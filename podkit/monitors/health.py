@@ -6,10 +6,10 @@ import logging
 from contextlib import suppress
 
 from podkit.backends.base import WorkloadInfo
-from podkit.core._recovery import Remedy, judge, reason
+from podkit.core._recovery import Remedy, judge, look, reason
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import SessionCare
-from podkit.errors import ContainerNotFound, PodkitError
+from podkit.errors import PodkitError
 from podkit.monitors.base import BaseThreadMonitor
 
 RESTARTS = 5
@@ -65,7 +65,7 @@ class ContainerHealthMonitor(BaseThreadMonitor):
             self._sessions.cleanup_expired_sessions()
 
     def _check(self, container_id: str) -> None:
-        info = self._look(container_id)
+        info = look(self.container_manager, container_id)
         remedy = judge(info)
         if remedy is Remedy.RESTART and self._restarts.get(container_id, 0) < RESTARTS:
             self._restarts[container_id] = self._restarts.get(container_id, 0) + 1
@@ -74,12 +74,6 @@ class ContainerHealthMonitor(BaseThreadMonitor):
             self._give_up(container_id, info)
         elif remedy is Remedy.NONE:
             self._restarts.pop(container_id, None)
-
-    def _look(self, container_id: str) -> WorkloadInfo | None:
-        try:
-            return self.container_manager.inspect_container(container_id)
-        except ContainerNotFound:
-            return None
 
     def _restart(self, container_id: str, info: WorkloadInfo | None) -> None:
         _logger.info("restarting container %s: %s", container_id[:12], reason(info))

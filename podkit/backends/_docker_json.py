@@ -1,0 +1,114 @@
+"""The JSON of the Docker Engine API, to and from podkit's terms; pure code, and the same for Podman's socket.
+
+Source: Docker Engine API, "Create a container", "Inspect a container", "List containers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from podkit.backends.base import WorkloadInfo, WorkloadRow, WorkloadSpec
+from podkit.core.models import ContainerStatus
+
+_LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
+_CPU_PERIOD = 100_000  # microseconds
+_LOOPBACK = "127.0.0.1"
+
+_STATUS = {
+    "created": ContainerStatus.CREATING,
+    "running": ContainerStatus.RUNNING,
+    "paused": ContainerStatus.PAUSED,
+    "restarting": ContainerStatus.RESTARTING,
+    "removing": ContainerStatus.DEAD,
+    "exited": ContainerStatus.EXITED,
+    "stopped": ContainerStatus.EXITED,
+    "dead": ContainerStatus.DEAD,
+}
+
+
+def container_request(spec: WorkloadSpec, mounts: Sequence[Mapping[str, Any]], binds: Sequence[str]) -> dict[str, Any]:
+    """Give the body of `POST /containers/create`.
+
+    Args:
+        spec: what to make.
+        mounts: its mounts, as mount dicts.
+        binds: further ones in the older form `source:target:flags`.
+    """
+    host: dict[str, Any] = {
+        "Mounts": list(mounts),
+        "Binds": list(binds),
+        "PortBindings": {f"{port}/tcp": [{"HostIp": _LOOPBACK, "HostPort": str(port)}] for port in spec.ports},
+        "CpuPeriod": _CPU_PERIOD,
+        "CpuQuota": int(spec.cpu_limit * _CPU_PERIOD),
+        "Memory": spec.memory_bytes,
+        "MemorySwap": spec.memory_bytes,  # the sum of both: so no swap
+        "PidsLimit": spec.pids_limit,
+        "CapDrop": ["ALL"],
+        "CapAdd": list(spec.capabilities),
+        "SecurityOpt": ["no-new-privileges"],
+        "LogConfig": _LOG_CONFIG,
+        "Init": spec.init,
+    }
+    if spec.networks:
+        host["NetworkMode"] = spec.networks[0]
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Labels": dict(spec.labels),
+        "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+        "WorkingDir": spec.working_dir,
+        "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports},
+        "HostConfig": host,
+    }
+    optional = {"User": spec.user, "Entrypoint": spec.entrypoint, "Cmd": spec.command}
+    return body | {key: value for key, value in optional.items() if value is not None}
+
+
+def workload_info(data: Mapping[str, Any]) -> WorkloadInfo:
+    """Read the answer of `GET /containers/{id}/json`."""
+    state, config = data["State"], data["Config"]
+    status = _STATUS.get(state["Status"], ContainerStatus.UNKNOWN)
+    ended = status in (ContainerStatus.EXITED, ContainerStatus.DEAD)
+    return WorkloadInfo(
+        id=data["Id"],
+        name=data["Name"].removeprefix("/"),
+        status=status,
+        labels=config.get("Labels") or {},
+        exit_code=int(state["ExitCode"]) if ended else None,
+        oom_killed=bool(state.get("OOMKilled")),
+        error=state.get("Error") or "",
+        created_at=_time(data.get("Created")),
+        started_at=_time(state.get("StartedAt")),
+        finished_at=_time(state.get("FinishedAt")),
+        environment=dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry),
+        user=config.get("User") or "",
+        networks=tuple(data["NetworkSettings"].get("Networks") or ()),
+        mounts=tuple((mount.get("Source", ""), mount["Destination"]) for mount in data.get("Mounts") or ()),
+        running_commands=len(data.get("ExecIDs") or ()),
+    )
+
+
+def workload_row(data: Mapping[str, Any]) -> WorkloadRow:
+    """Read one element of the answer of `GET /containers/json`."""
+    return WorkloadRow(
+        id=data["Id"],
+        name=data["Names"][0].removeprefix("/") if data.get("Names") else "",
+        status=_STATUS.get(data["State"], ContainerStatus.UNKNOWN),
+        labels=data.get("Labels") or {},
+    )
+
+
+def published_ports(ports: Mapping[str, Any]) -> dict[int, int]:
+    """Read `NetworkSettings.Ports`: container port -> host port, TCP only."""
+    return {
+        int(port.removesuffix("/tcp")): int(bindings[0]["HostPort"])
+        for port, bindings in ports.items()
+        if bindings and port.endswith("/tcp")
+    }
+
+
+def _time(text: str | None) -> datetime | None:
+    if not text or text.startswith("0001-"):  # Go's way to say never
+        return None
+    return datetime.fromisoformat(text)

@@ -1,0 +1,103 @@
+"""A session manager's table of sessions, and the locks that order what happens to one of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from podkit.core import _checks
+from podkit.core._lifecycle import ContainerRecord
+from podkit.core.models import Session, utc_now
+from podkit.utils._fork import renew_after_fork
+
+
+class SessionEntry:
+    """A session's place in the table.
+
+    Attributes:
+        user_id: whose session.
+        session_id: which one.
+        lock: held while the container is made, recovered or removed.
+        session: `None` before it is made and after it was closed.
+        record: what is known of its container.
+    """
+
+    def __init__(self, user_id: str, session_id: str) -> None:
+        self.user_id = user_id
+        self.session_id = session_id
+        self.session: Session | None = None
+        self.record: ContainerRecord | None = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Make new locks, as a forked child must; whatever ran in the parent does not run here."""
+        self.lock = threading.RLock()
+        self._uses_lock = threading.Lock()  # guards _uses
+        self._uses = 0
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """Count as a use of the session: it does not expire meanwhile, and is idle only from the end on."""
+        with self._uses_lock:
+            self._uses += 1
+        try:
+            yield
+        finally:
+            with self._uses_lock:
+                self._uses -= 1
+            session = self.session
+            if session is not None:
+                session.last_active_at = utc_now()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a thread of this process uses the session."""
+        return self._uses > 0
+
+
+class SessionTable:
+    """Entries by (user_id, session_id). Safe to use from many threads and after a fork."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], SessionEntry] = {}
+        self._after_fork()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards the dict only
+        for entry in self._entries.values():
+            entry.renew()
+
+    @contextmanager
+    def locked(self, user_id: str, session_id: str) -> Iterator[SessionEntry]:
+        """Hold the lock of an entry, which is made where it is missing and dropped where it stays empty.
+
+        Raises:
+            InvalidInput: an id cannot be right.
+        """
+        key = _checks.check_id(user_id, "user_id"), _checks.check_id(session_id, "session_id")
+        while True:
+            with self._lock:
+                entry = self._entries.setdefault(key, SessionEntry(user_id, session_id))
+            entry.lock.acquire()
+            with self._lock:
+                if self._entries.get(key) is entry:
+                    break
+            entry.lock.release()  # it was dropped while this thread waited for it
+        try:
+            yield entry
+        finally:
+            if entry.session is None:
+                with self._lock:
+                    self._entries.pop(key, None)
+            entry.lock.release()
+
+    def entries(self) -> list[SessionEntry]:
+        """Give all entries of the moment, unlocked."""
+        with self._lock:
+            return list(self._entries.values())
+
+    def serving(self, container_id: str) -> SessionEntry | None:
+        """Give the entry whose session has this container."""
+        return next((e for e in self.entries() if e.session and e.session.container_id == container_id), None)

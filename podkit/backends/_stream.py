@@ -120,15 +120,18 @@ class SocketStream:
     Args:
         connection: the stream owns it.
         received: what was read of the stream already.
-        exit_code: asks the engine how the process ended; gets the beginning of the output, where the engine says why
-            it could not start the process.
+        exit_code: asks the engine how the process ended; once the output has ended it gets its beginning, where the
+            engine says why it could not start the process, and `None` before.
     """
 
-    def __init__(self, connection: socket.socket, received: bytes, exit_code: Callable[[str], int | None]) -> None:
+    def __init__(
+        self, connection: socket.socket, received: bytes, exit_code: Callable[[str | None], int | None]
+    ) -> None:
         self._connection = connection
         self._frames = FrameReader()
         self._chunks: deque[Chunk] = deque(self._frames.feed(received))
         self._beginning = b""
+        self._ended = False
         self._ask_exit_code = exit_code
 
     def read(self, deadline: Deadline) -> Chunk:
@@ -143,6 +146,7 @@ class SocketStream:
             if not data:
                 if self._frames.inside_frame:
                     raise EngineUnavailable("the engine's output stream ended in the middle of a frame")
+                self._ended = True
                 return Chunk(Stream.STDOUT, b"")
             self._chunks.extend(self._frames.feed(data))
         chunk = self._chunks.popleft()
@@ -167,7 +171,7 @@ class SocketStream:
 
     def exit_code(self) -> int | None:
         """See `ExecStream.exit_code`."""
-        return self._ask_exit_code(self._beginning.decode(errors="replace").strip())
+        return self._ask_exit_code(self._beginning.decode(errors="replace").strip() if self._ended else None)
 
     def close(self) -> None:
         """See `ExecStream.close`."""

@@ -63,6 +63,7 @@ ERRORS: dict[type[Exception], type[PodkitError]] = {
     requests.exceptions.RequestException: EngineUnavailable,
     requests.exceptions.Timeout: EngineTimeout,
     docker.errors.DockerException: EngineError,
+    docker.errors.APIError: EngineError,  # which is also a RequestException
     docker.errors.NotFound: ContainerNotFound,
     docker.errors.ImageNotFound: ImageNotFound,
 }
@@ -379,9 +380,7 @@ class DockerBackend:
                     environment=dict(spec.environment) or None,
                 )["Id"]
             except docker.errors.APIError as exc:
-                if exc.status_code == 409:
-                    raise ContainerNotRunning(f"{doing}: {_explanation(exc)}") from exc
-                raise
+                raise _exec_error(exc.status_code, doing, _explanation(exc)) from exc
             deadline = call_deadline()
             connection = dial(endpoint, deadline)
             try:
@@ -390,17 +389,19 @@ class DockerBackend:
             except BaseException as exc:
                 connection.close()
                 if isinstance(exc, Refused):
-                    raise _exec_error(exc, doing) from exc
+                    raise _exec_error(exc.status, doing, str(exc)) from exc
                 raise
         return SocketStream(connection, received, lambda output: self._exec_exit_code(exec_id, output))
 
-    def _exec_exit_code(self, exec_id: str, output: str) -> int | None:
+    def _exec_exit_code(self, exec_id: str, output: str | None) -> int | None:
         with _errors("asking how a command ended"):
             state = self._api.exec_inspect(exec_id)
         if state["Running"] or state["ExitCode"] is None:
             return None
         code = int(state["ExitCode"])
         if code in (126, 127) and not state.get("Pid"):
+            if output is None:
+                return None  # the engine's reason is still on its way
             raise _not_started(output)
         return code
 
@@ -447,9 +448,9 @@ def _start_error(exc: docker.errors.APIError, id: str) -> PodkitError:
     return ContainerFailedToStart(f"container {id[:12]} failed to start: {text}")
 
 
-def _exec_error(exc: Refused, doing: str) -> PodkitError:
-    known: dict[int, type[PodkitError]] = {400: InvalidInput, 404: ContainerNotFound, 409: ContainerNotRunning}
-    return known.get(exc.status, EngineError)(f"{doing}: {exc}")
+def _exec_error(status: int | None, doing: str, text: str) -> PodkitError:
+    known = {400: InvalidInput, 404: ContainerNotFound, 409: ContainerNotRunning}
+    return known.get(status or 0, EngineError)(f"{doing}: {text}")
 
 
 def _not_started(output: str) -> Exception:

@@ -112,8 +112,8 @@ def _errors(doing: str) -> Iterator[None]:
         yield
     except tuple(ERRORS) as exc:
         known = next(ERRORS[base] for base in type(exc).__mro__ if base in ERRORS)
-        if known is EngineUnavailable and _is_timeout(exc):
-            known = EngineTimeout
+        if known is EngineTimeout or (known is EngineUnavailable and _is_timeout(exc)):
+            raise EngineTimeout(f"{doing}: the engine did not answer in time") from exc
         raise known(f"{doing}: {_explanation(exc)}") from exc
     except OSError as exc:
         if isinstance(exc, PodkitError):

@@ -265,6 +265,12 @@ class BaseContainerManager(ABC):
         if outcome.exit_code:
             raise FileError(f"the workspace could not be emptied: {outcome.stderr.text.strip()}")
 
+    def remove_session_container(self, user_id: str, session_id: str) -> None:
+        """Remove the session's container, whatever it is made of; one that does not exist is no error."""
+        identity = Identity.of(self.container_prefix, user_id, session_id)
+        if info := _lifecycle.find(self.backend, identity, {}):
+            self.remove_container(info.id)
+
     def remove_workspace(self, user_id: str, session_id: str) -> None:
         """Remove the session's workspace from the host, with all that is in it; a missing one is no error.
 

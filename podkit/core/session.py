@@ -19,6 +19,7 @@ from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, 
 from podkit.errors import (
     ContainerNotFound,
     ContainerNotRunning,
+    InvalidInput,
     NotText,
     PodkitError,
     SessionConflict,
@@ -163,9 +164,13 @@ class BaseSessionManager:
             session = self._connect(entry, record)
             self._bring_up(entry)
             return session
-        if config is None:
-            config = ContainerConfig(image=self.default_image) if self.default_image else ContainerConfig()
-        container_id, _ = manager.create_container(user_id, session_id, config)
+        wanted = config or (ContainerConfig(image=self.default_image) if self.default_image else ContainerConfig())
+        try:
+            container_id, _ = manager.create_container(user_id, session_id, wanted)
+        except SessionConflict:
+            if config is None:  # another process has just created it, in a way of its own: any will do
+                return self._open(entry, config)
+            raise
         record = manager.containers[container_id]
         manager.start_container(container_id, record.config)
         session = self._connect(entry, record)
@@ -190,8 +195,8 @@ class BaseSessionManager:
 
     # --- recovery -----------------------------------------------------------------------------------
 
-    def _bring_up(self, entry: SessionEntry) -> None:
-        """See that the session's container runs: start it, or make it anew. Needs the entry's lock."""
+    def _bring_up(self, entry: SessionEntry) -> str:
+        """See that the session's container runs: start it, or make it anew; give its id. Needs the entry's lock."""
         session, record = entry.session, entry.record
         assert session is not None
         assert record is not None
@@ -203,10 +208,11 @@ class BaseSessionManager:
         if remedy in (Remedy.START, Remedy.RESTART):
             self.container_manager.start_container(record.id, record.config)
         elif remedy is Remedy.RECREATE:
-            self._recreate(entry, session, record)
+            record = self._recreate(entry, session, record)
         session.status = ContainerStatus.RUNNING
+        return record.id
 
-    def _recreate(self, entry: SessionEntry, session: Session, record: ContainerRecord) -> None:
+    def _recreate(self, entry: SessionEntry, session: Session, record: ContainerRecord) -> ContainerRecord:
         _logger.info("recreating container %s", record.name)
         session.status, session.container_id = ContainerStatus.ERROR, None  # until the new one runs
         entry.record = record = self.container_manager.recreate_container(record)
@@ -214,6 +220,7 @@ class BaseSessionManager:
         session.container_id, session.container_name = record.id, record.name
         for key in FAILURE_KEYS:
             session.metadata.pop(key, None)
+        return record
 
     def _use(self, entry: SessionEntry, action: Callable[[str], T]) -> T:
         """Do something with the session's running container, bringing it back first where it is lost.
@@ -222,18 +229,23 @@ class BaseSessionManager:
         """
         with entry.using():
             for attempt in range(_TRIES):
-                session = self._active(entry)
-                if session.container_id is None or session.status is ContainerStatus.ERROR or attempt:
-                    with entry.lock:
-                        self._active(entry)
-                        self._bring_up(entry)
-                assert session.container_id is not None
+                container_id = self._ready_container(entry, lost=attempt > 0)
                 try:
-                    return action(session.container_id)
+                    return action(container_id)
                 except (ContainerNotFound, ContainerNotRunning):
                     if attempt == _TRIES - 1:
                         raise
             raise AssertionError("unreachable")
+
+    def _ready_container(self, entry: SessionEntry, *, lost: bool) -> str:
+        """Give the id of a container that should run; `lost` says that the one that should is known not to."""
+        session = self._active(entry)
+        container_id = session.container_id
+        if container_id is not None and session.status is not ContainerStatus.ERROR and not lost:
+            return container_id
+        with entry.lock:
+            self._active(entry)
+            return self._bring_up(entry)
 
     def _active(self, entry: SessionEntry) -> Session:
         """Give the session and move its idle clock; one that was closed meanwhile is never brought back."""
@@ -355,7 +367,13 @@ class BaseSessionManager:
             remove_workspace: remove the workspace with its files as well; by default it stays.
         """
         with self._table.locked(user_id, session_id) as entry:
-            session = self.get_session(user_id, session_id)
+            try:
+                session = self.get_session(user_id, session_id)
+            except (SessionConflict, InvalidInput):
+                # it has a workspace of another manager's, or another version of podkit made it: this manager cannot
+                # use it, but its identity is proven
+                self.container_manager.remove_session_container(user_id, session_id)
+                return
             if session is None or entry.record is None:
                 return
             tell(self.event_handler.on_session_closing, session)

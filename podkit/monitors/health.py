@@ -59,6 +59,8 @@ class ContainerHealthMonitor(BaseThreadMonitor):
                 continue
             try:
                 self._check(container_id)
+            except PodkitError as exc:
+                _logger.warning("container %s could not be checked: %s", record.name, exc)
             except Exception:  # a handler of the user's may raise anything; the others are still checked
                 _logger.exception("checking container %s failed", record.name)
         if self._sessions is not None and not self.stopping:

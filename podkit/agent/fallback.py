@@ -25,13 +25,13 @@ from podkit.errors import (
     InvalidInput,
     PodkitError,
 )
-from podkit.utils._deadline import Deadline, engine_deadline, wait_until
+from podkit.utils._deadline import Deadline, caller_deadline, engine_deadline, held, wait_until
 from podkit.utils._fork import renew_after_fork
 
-GRACE_SECONDS = 2.0
-"""How much later than its timeout a call may end, for killing what it started."""
+GRACE_SECONDS = 1.9
+"""How long after its timeout a command must have been killed: less than the 2 s by which a call may be late."""
 
-_KILL_SECONDS = 30.0  # for killing and starting where the caller's own clock does not count, as after Ctrl-C
+_START_SECONDS = 30.0
 _QUIET_SECONDS = 0.05  # how long a stream may be silent before the engine is asked whether the command has ended
 _QUIET_LONGEST_SECONDS = 2.0
 _DRAIN_QUIET_SECONDS = 0.25  # the command has ended, but a child holds its pipes: what it wrote itself is still to come
@@ -39,8 +39,17 @@ _DRAIN_LONGEST_SECONDS = 1.0
 _INLINE_INPUT_BYTES = 64 << 10  # fits the socket's empty buffer, so that writing it cannot block
 _SAME_RUN_SECONDS = 0.25
 _KILLED = 137
+_RESTARTING = "killing and starting the container"
 
 _logger = logging.getLogger(__name__)
+
+
+class _Restart:
+    """Restarts of one container: at most one at a time, and how many have begun."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
 
 
 class EngineExec:
@@ -57,20 +66,35 @@ class EngineExec:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # guards the dict only
-        self._restart_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._restarts: defaultdict[str, _Restart] = defaultdict(_Restart)
 
-    def restart_lock(self, container_id: str) -> threading.Lock:
-        """Give the lock that is held while the container is killed and started again."""
+    def _restart_of(self, container_id: str) -> _Restart:
         with self._lock:
-            return self._restart_locks[container_id]
+            return self._restarts[container_id]
 
     def forget(self, container_id: str) -> None:
         """Drop what is kept of a container that was removed."""
         with self._lock:
-            self._restart_locks.pop(container_id, None)
+            self._restarts.pop(container_id, None)
+
+    def inspect(self, container_id: str) -> WorkloadInfo:
+        """Ask the engine for the state of a container, never in the middle of a restart by this object.
+
+        Raises:
+            ContainerNotFound: it is gone.
+            EngineTimeout: a restart is still under way at the caller's deadline.
+        """
+        restart = self._restart_of(container_id)
+        while True:
+            with held(restart.lock, caller_deadline(), _RESTARTING):
+                count = restart.count
+            # not under the lock: with a frozen engine this takes long, and a command may be over its time meanwhile
+            info = self._backend.inspect_workload(container_id)
+            if restart.count == count:
+                return info
 
     def run(self, container_id: str, request: CommandRequest) -> Outcome:
-        """Run a command and wait for its end, or for its timeout and 2 s.
+        """Run a command and wait for its end, or for its timeout and the killing.
 
         Ends when the command itself has ended, even if a child of it holds its pipes open.
 
@@ -89,28 +113,29 @@ class EngineExec:
         with engine_deadline(limit):
             before = self._running(container_id)
             stream = self._backend.open_stream(container_id, _exec_spec(request))
-            try:
+        try:
+            with engine_deadline(limit):
                 self._communicate(stream, request.input, outcome, deadline)
                 if outcome.exit_code == _KILLED:
                     self._check_same_run(before)
-            except EngineTimeout as exc:
-                if not deadline.reached:
-                    raise self._interrupted(outcome, began, exc) from exc
-                outcome.timed_out = True
-                self._end(before, outcome, began, request.timeout)
-            except (EngineError, ContainerError) as exc:
+        except EngineTimeout as exc:
+            if not deadline.reached:
                 raise self._interrupted(outcome, began, exc) from exc
-            except InvalidInput:
-                raise  # the engine refused the user or the directory: nothing runs
-            except NotStarted as exc:
-                outcome = Outcome(stdout=OutputBuffer(0), stderr=OutputBuffer(64 << 10), exit_code=exc.exit_code)
-                outcome.stderr.feed(f"{exc}\n".encode())
-            except BaseException:  # Ctrl-C, or a callback that raised: the command must not outlive its caller
-                with engine_deadline(Deadline.after(_KILL_SECONDS)), suppress(PodkitError):
-                    self._restart(before)
-                raise
-            finally:
-                stream.close()
+            outcome.timed_out = True
+            self._end(before, outcome, began, request.timeout)
+        except (EngineError, ContainerError) as exc:
+            raise self._interrupted(outcome, began, exc) from exc
+        except InvalidInput:
+            raise  # the engine refused the user or the directory: nothing runs
+        except NotStarted as exc:
+            outcome = Outcome(stdout=OutputBuffer(0), stderr=OutputBuffer(64 << 10), exit_code=exc.exit_code)
+            outcome.stderr.feed(f"{exc}\n".encode())
+        except BaseException:  # Ctrl-C, or a callback that raised: the command must not outlive its caller
+            with suppress(PodkitError):
+                self._restart(before)
+            raise
+        finally:
+            stream.close()
         outcome.duration_seconds = time.monotonic() - began
         return outcome
 
@@ -194,11 +219,18 @@ class EngineExec:
 
     def _restart(self, before: WorkloadInfo) -> None:
         """Kill and start the container, unless another thread has done so since the command began."""
-        with self.restart_lock(before.id):
-            now = self._backend.inspect_workload(before.id)
-            if now.started_at == before.started_at and now.status is not ContainerStatus.EXITED:
-                self._backend.stop_workload(before.id, 0)
-            if now.started_at == before.started_at:
+        restart = self._restart_of(before.id)
+        grace = Deadline.after(GRACE_SECONDS)
+        with held(restart.lock, grace, _RESTARTING):
+            restart.count += 1
+            with engine_deadline(grace):
+                now = self._backend.inspect_workload(before.id)
+                if now.started_at != before.started_at:
+                    return
+                if now.status is not ContainerStatus.EXITED:
+                    self._backend.stop_workload(before.id, 0)
+            # an engine that has just killed is not frozen, only slow: it gets the time to start
+            with engine_deadline(Deadline.after(_START_SECONDS)):
                 self._backend.start_workload(before.id)
 
     def _interrupted(self, outcome: Outcome, began: float, cause: Exception) -> CommandInterrupted:

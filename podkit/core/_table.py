@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from podkit.core import _checks
 from podkit.core._lifecycle import ContainerRecord
 from podkit.core.models import Session, utc_now
+from podkit.utils._deadline import caller_deadline, held
 from podkit.utils._fork import renew_after_fork
+
+BUSY = "making, recovering or closing the session"
 
 
 class SessionEntry:
@@ -75,23 +78,23 @@ class SessionTable:
 
         Raises:
             InvalidInput: an id cannot be right.
+            EngineTimeout: another thread held it until the caller's deadline.
         """
         key = _checks.check_id(user_id, "user_id"), _checks.check_id(session_id, "session_id")
         while True:
             with self._lock:
                 entry = self._entries.setdefault(key, SessionEntry(user_id, session_id))
-            entry.lock.acquire()
-            with self._lock:
-                if self._entries.get(key) is entry:
-                    break
-            entry.lock.release()  # it was dropped while this thread waited for it
-        try:
-            yield entry
-        finally:
-            if entry.session is None:
+            with held(entry.lock, caller_deadline(), BUSY):
                 with self._lock:
-                    self._entries.pop(key, None)
-            entry.lock.release()
+                    if self._entries.get(key) is not entry:
+                        continue  # it was dropped while this thread waited for it
+                try:
+                    yield entry
+                finally:
+                    if entry.session is None:
+                        with self._lock:
+                            self._entries.pop(key, None)
+                return
 
     def entries(self) -> list[SessionEntry]:
         """Give all entries of the moment, unlocked."""

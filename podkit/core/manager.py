@@ -231,8 +231,7 @@ class BaseContainerManager(ABC):
         Raises:
             ContainerNotFound: it is gone.
         """
-        with self._exec.restart_lock(container_id):
-            return self.backend.inspect_workload(container_id)
+        return self._exec.inspect(container_id)
 
     def get_container_status(self, container_id: str) -> ContainerStatus:
         """Ask the engine for the status of a container.

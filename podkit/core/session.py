@@ -10,9 +10,10 @@ from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
 
 from podkit.agent.commands import CommandRequest, TextCallback
+from podkit.agent.fallback import GRACE_SECONDS
 from podkit.core import _checks
 from podkit.core._recovery import Remedy, judge, look, reason
-from podkit.core._table import SessionEntry, SessionTable
+from podkit.core._table import BUSY, SessionEntry, SessionTable
 from podkit.core.events import PodkitEventHandler, tell
 from podkit.core.manager import BaseContainerManager, ContainerRecord
 from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, utc_now
@@ -25,6 +26,7 @@ from podkit.errors import (
     SessionConflict,
     SessionNotFound,
 )
+from podkit.utils._deadline import Deadline, engine_deadline, held
 
 T = TypeVar("T")
 
@@ -222,14 +224,14 @@ class BaseSessionManager:
             session.metadata.pop(key, None)
         return record
 
-    def _use(self, entry: SessionEntry, action: Callable[[str], T]) -> T:
+    def _use(self, entry: SessionEntry, action: Callable[[str], T], patience: Deadline | None = None) -> T:
         """Do something with the session's running container, bringing it back first where it is lost.
 
         `action` is repeated only where it raised before it sent anything.
         """
         with entry.using():
             for attempt in range(_TRIES):
-                container_id = self._ready_container(entry, lost=attempt > 0)
+                container_id = self._ready_container(entry, patience or Deadline.after(None), lost=attempt > 0)
                 try:
                     return action(container_id)
                 except (ContainerNotFound, ContainerNotRunning):
@@ -237,13 +239,13 @@ class BaseSessionManager:
                         raise
             raise AssertionError("unreachable")
 
-    def _ready_container(self, entry: SessionEntry, *, lost: bool) -> str:
+    def _ready_container(self, entry: SessionEntry, patience: Deadline, *, lost: bool) -> str:
         """Give the id of a container that should run; `lost` says that the one that should is known not to."""
         session = self._active(entry)
         container_id = session.container_id
         if container_id is not None and session.status is not ContainerStatus.ERROR and not lost:
             return container_id
-        with entry.lock:
+        with held(entry.lock, patience, BUSY):
             self._active(entry)
             return self._bring_up(entry)
 
@@ -297,8 +299,11 @@ class BaseSessionManager:
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
-        entry = self._require(user_id, session_id)
-        return self._use(entry, lambda container_id: self.container_manager.run(container_id, request))
+        # the container's recovery may take longer than the command, but nobody waits for another thread's
+        patience = Deadline.after(None if timeout is None else timeout + GRACE_SECONDS)
+        with engine_deadline(patience):
+            entry = self._require(user_id, session_id)
+        return self._use(entry, lambda container_id: self.container_manager.run(container_id, request), patience)
 
     def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
         """Write a file of the session, in one step, and give its absolute path inside.

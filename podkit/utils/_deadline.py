@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 from podkit.errors import EngineTimeout
 
@@ -56,7 +58,29 @@ class Deadline:
         return None if math.isinf(seconds) else seconds
 
 
+class _Lock(Protocol):
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...  # noqa: FBT001
+
+    def release(self) -> None: ...
+
+
 _engine_deadline: ContextVar[Deadline | None] = ContextVar("podkit_engine_deadline", default=None)
+
+
+@contextmanager
+def held(lock: _Lock, deadline: Deadline, what: str) -> Iterator[None]:
+    """Hold a lock, waiting for it until the deadline at most.
+
+    Raises:
+        EngineTimeout: another thread still held it; `what` says what it may be doing.
+    """
+    seconds = deadline.wait_seconds(threading.TIMEOUT_MAX)
+    if not lock.acquire(timeout=threading.TIMEOUT_MAX if seconds is None else seconds):
+        raise EngineTimeout(f"another thread is still {what}")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -71,6 +95,11 @@ def engine_deadline(deadline: Deadline) -> Iterator[None]:
         yield
     finally:
         _engine_deadline.reset(token)
+
+
+def caller_deadline() -> Deadline:
+    """Give the deadline that a caller of this thread has set, or one that is never reached."""
+    return _engine_deadline.get() or Deadline.after(None)
 
 
 def call_deadline(longest: float = ENGINE_CALL_SECONDS) -> Deadline:

@@ -114,9 +114,10 @@ class EngineExec:
             before = self._running(container_id)
             stream = self._backend.open_stream(container_id, _exec_spec(request))
         try:
-            with engine_deadline(limit):
+            with engine_deadline(deadline):
                 self._communicate(stream, request.input, outcome, deadline)
-                if outcome.exit_code == _KILLED:
+            if outcome.exit_code == _KILLED:
+                with engine_deadline(limit):
                     self._check_same_run(before)
         except EngineTimeout as exc:
             if not deadline.reached:

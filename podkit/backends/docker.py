@@ -215,7 +215,7 @@ class DockerBackend:
                         raise ImageNotFound(_image_missing(image, str(event["error"])))
                     if text := " ".join(filter(None, (event.get("id"), event.get("status"), event.get("progress")))):
                         progress(text)
-            except docker.errors.APIError as exc:
+            except docker.errors.DockerException as exc:  # also where the client's store of credentials is broken
                 raise ImageNotFound(_image_missing(image, _explanation(exc))) from exc
 
     # --- lifecycle ----------------------------------------------------------------------------------

@@ -154,7 +154,8 @@ class CommandFailed(CommandError):
 class CommandInterrupted(CommandError):
     """The container or the engine ended while the command ran.
 
-    The command may have run in part, in full, or still be running; it is never sent a second time.
+    The command may have run in part, in full, or still be running; it is never sent a second time. The `exit_code` of
+    `result` is -1 where it is not known.
     """
 
 

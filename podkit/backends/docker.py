@@ -114,6 +114,8 @@ def _errors(doing: str) -> Iterator[None]:
         known = next(ERRORS[base] for base in type(exc).__mro__ if base in ERRORS)
         if known is EngineTimeout or (known is EngineUnavailable and _is_timeout(exc)):
             raise EngineTimeout(f"{doing}: the engine did not answer in time") from exc
+        if known is EngineUnavailable:
+            raise EngineUnavailable(f"{doing}: the engine cannot be reached: {_root_cause(exc)}") from exc
         raise known(f"{doing}: {_explanation(exc)}") from exc
     except OSError as exc:
         if isinstance(exc, PodkitError):

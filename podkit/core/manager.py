@@ -129,7 +129,7 @@ class BaseContainerManager(ABC):
         """
         identity = Identity.of(self.container_prefix, user_id, session_id)
         requested = config.checked_copy()
-        with self._telling_of_failure(identity, requested):
+        with self._cleaning_up(identity, requested):
             used = self.event_handler.on_container_creating(user_id, session_id, requested.checked_copy())
             if not isinstance(used, ContainerConfig):
                 raise InvalidInput(f"on_container_creating returned {shown(used)}: return the config to be used")
@@ -144,7 +144,7 @@ class BaseContainerManager(ABC):
         """
         self.remove_container(record.id)
         identity = Identity.of(self.container_prefix, record.user_id, record.session_id)
-        with self._telling_of_failure(identity, record.config):
+        with self._cleaning_up(identity, record.config):
             return self._create(identity, record.config, record.requested)
 
     def _create(self, identity: Identity, config: ContainerConfig, requested: str) -> ContainerRecord:
@@ -172,10 +172,13 @@ class BaseContainerManager(ABC):
         return record
 
     @contextmanager
-    def _telling_of_failure(self, identity: Identity, config: ContainerConfig) -> Iterator[None]:
+    def _cleaning_up(self, identity: Identity, config: ContainerConfig) -> Iterator[None]:
+        """Leave no empty workspace behind a failed creation, and tell the event handler of it."""
         try:
             yield
         except Exception as exc:
+            if directory := self.get_data_dir(identity.user_id, identity.session_id):
+                _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
             failed = self.event_handler.on_container_creation_failed
             tell(failed, identity.user_id, identity.session_id, config, exc)
             raise
@@ -191,21 +194,23 @@ class BaseContainerManager(ABC):
             ContainerNotFound: it is gone.
         """
         with self._lock:
-            first_start = container_id in self._never_started
-            record = self._records.get(container_id)
-        try:
-            self.backend.start_workload(container_id)
-            _lifecycle.wait_until_up(self.backend, container_id, config)
-        except BaseException as exc:
-            if first_start and record:
+            unborn = self._records.get(container_id) if container_id in self._never_started else None
+        if unborn is None:
+            self._start(container_id, config)
+            return
+        with self._cleaning_up(Identity.of(self.container_prefix, unborn.user_id, unborn.session_id), config):
+            try:
+                self._start(container_id, config)
+            except BaseException:
                 with suppress(PodkitError):  # the first error is the one that counts
                     self.remove_container(container_id)
-                if isinstance(exc, Exception):
-                    failed = self.event_handler.on_container_creation_failed
-                    tell(failed, record.user_id, record.session_id, config, exc)
-            raise
+                raise
         with self._lock:
             self._never_started.discard(container_id)
+
+    def _start(self, container_id: str, config: ContainerConfig) -> None:
+        self.backend.start_workload(container_id)
+        _lifecycle.wait_until_up(self.backend, container_id, config)
 
     def find_container(
         self, user_id: str, session_id: str, config: ContainerConfig | None = None

@@ -268,6 +268,13 @@ def make_workspace(workspace: Path, parents: int) -> None:
             workspace.chmod(0o777)  # mkdir's mode is cut by the umask
 
 
+def drop_empty_workspace(workspace: Path, parents: int) -> None:
+    """Remove a session's directory if nothing is in it, and then its parents, as far as they are empty too."""
+    with suppress(OSError):  # not empty, or not there
+        for directory in (workspace, *workspace.parents[:parents]):
+            directory.rmdir()
+
+
 def remove_tree(directory: Path) -> None:
     """Remove `directory` and all below it, however deep, following no link; a missing one is no error.
 

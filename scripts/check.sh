@@ -12,6 +12,7 @@ check() { # name, command...; all of them run, so that one round of mending is e
 check "ruff check" "$python" -m ruff check
 check "ruff format" "$python" -m ruff format --check
 check mypy "$python" -m mypy
+check "mypy of the uses" "$python" -m mypy tests/typing
 check "import-linter" .venv/bin/lint-imports
 if compgen -G 'tests/typing/*.py' >/dev/null; then
   check pyright "$python" -m pyright --pythonpath "$python"

@@ -72,7 +72,7 @@ ERRORS: dict[type[Exception], type[PodkitError]] = {
 # The engine reports these only as text, with a status that means anything: so the text is read, here and nowhere else.
 _START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
     (r"port is already allocated|address already in use", PortUnavailable, "choose another port, or stop its user"),
-    (r"network \S+ not found|could not find .*network", NetworkNotFound, "make it: docker network create NAME"),
+    (r"network (\S+) not found", NetworkNotFound, "make it with 'docker network create {}'"),
     (r"docker-init|tini", EngineError, "the engine's init is missing: install it (Debian: apt-get install tini)"),
 ]
 _SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
@@ -445,8 +445,8 @@ def _image_missing(image: str, text: str) -> str:
 def _start_error(exc: docker.errors.APIError, id: str) -> PodkitError:
     text = _explanation(exc)
     for pattern, error, cure in _START_REFUSALS:
-        if re.search(pattern, text):
-            return error(f"container {id[:12]} cannot be started: {text}; {cure}")
+        if found := re.search(pattern, text):
+            return error(f"container {id[:12]} cannot be started: {text}; {cure.format(*found.groups())}")
     return ContainerFailedToStart(f"container {id[:12]} failed to start: {text}")
 
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -39,6 +40,7 @@ CONFIG = NAMESPACE + "config"
 REQUESTED = NAMESPACE + "requested"
 ATTEMPT = NAMESPACE + "attempt"
 WORKSPACE = NAMESPACE + "workspace"
+MOUNTS = NAMESPACE + "mounts"
 
 _PLAIN_COMPONENT = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}")
 _NOT_READABLE = re.compile(r"[^a-z0-9]+")
@@ -207,3 +209,18 @@ def config_from_label(text: str, environment: Mapping[str, str]) -> ContainerCon
         return ContainerConfig(**data)
     except (ValueError, TypeError, KeyError, ValidationError) as exc:
         raise InvalidInput(f"the label {CONFIG} cannot be read: {exc}") from exc
+
+
+def mounts_from_label(text: str) -> list[dict[str, Any]]:
+    """Read Docker's mount dicts from a label.
+
+    Raises:
+        InvalidInput: the label is garbled.
+    """
+    try:
+        mounts = json.loads(text)
+    except ValueError as exc:
+        raise InvalidInput(f"the label {MOUNTS} cannot be read: {exc}") from exc
+    if not isinstance(mounts, list) or not all(isinstance(mount, dict) for mount in mounts):
+        raise InvalidInput(f"the label {MOUNTS} holds no list of mounts")
+    return mounts

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from podkit.backends.base import Backend, WorkloadInfo, WorkloadSpec
 from podkit.core import _identity
@@ -49,6 +50,8 @@ class ContainerRecord:
         config: what it was really made of.
         requested: the digest of the configuration that was asked for.
         created_at: when, UTC.
+        workspace: which one it has, as its label says; empty for none.
+        mounts: Docker's mount dicts, as the engine sees them.
     """
 
     id: str
@@ -58,6 +61,8 @@ class ContainerRecord:
     config: ContainerConfig
     requested: str
     created_at: datetime
+    workspace: str
+    mounts: Sequence[Mapping[str, Any]]
 
     def was_asked_for_with(self, config: ContainerConfig) -> bool:
         """Whether this configuration is the one that the container was asked for with."""
@@ -80,6 +85,8 @@ def read_record(info: WorkloadInfo) -> ContainerRecord:
         config=config,
         requested=info.labels.get(_identity.REQUESTED, ""),
         created_at=info.created_at or utc_now(),
+        workspace=info.labels.get(_identity.WORKSPACE, ""),
+        mounts=_identity.mounts_from_label(info.labels.get(_identity.MOUNTS, "[]")),
     )
 
 
@@ -145,28 +152,37 @@ def find(backend: Backend, identity: _identity.Identity, wanted: Mapping[str, st
         )
     if info.status is ContainerStatus.DEAD:
         return None
-    if different := [key for key in (_identity.REQUESTED, _identity.WORKSPACE) if _differs(info.labels, wanted, key)]:
-        raise SessionConflict(
-            f"session {identity.session_id!r} of user {identity.user_id!r} exists with another "
-            f"{_differences(info, wanted) if _identity.REQUESTED in different else 'workspace'}: "
-            "close it first, use another session_id, or ask for it without a config"
-        )
+    if _differs(info.labels, wanted, _identity.WORKSPACE):
+        raise conflict(identity, "workspace", "name the workspace that it was opened with")
+    if _differs(info.labels, wanted, _identity.REQUESTED):
+        raise conflict(identity, _what_differs(info, wanted), "ask for it without a config")
     return info
+
+
+def conflict(identity: _identity.Identity, what: str, cure: str) -> SessionConflict:
+    """Make the error of a session that exists, but not as it is asked for."""
+    return SessionConflict(
+        f"session {identity.session_id!r} of user {identity.user_id!r} exists with another {what}: "
+        f"close it first, use another session_id, or {cure}"
+    )
 
 
 def _differs(labels: Mapping[str, str], wanted: Mapping[str, str], key: str) -> bool:
     return bool(wanted.get(key)) and labels.get(key) != wanted[key]
 
 
-def _differences(info: WorkloadInfo, wanted: Mapping[str, str]) -> str:
-    """Name the fields that differ, without their values: an environment may hold secrets."""
+def _what_differs(info: WorkloadInfo, wanted: Mapping[str, str]) -> str:
     try:
         theirs = _identity.config_from_label(info.labels.get(_identity.CONFIG, ""), {})
-        ours = _identity.config_from_label(wanted.get(_identity.CONFIG, ""), {})
-    except InvalidInput:
+        return configuration_difference(theirs, _identity.config_from_label(wanted.get(_identity.CONFIG, ""), {}))
+    except InvalidInput:  # another version's
         return "configuration"
-    fields = [name for name in ContainerConfig.model_fields if getattr(theirs, name) != getattr(ours, name)]
-    return f"configuration ({', '.join(fields) or 'values of environment'})"
+
+
+def configuration_difference(one: ContainerConfig, other: ContainerConfig) -> str:
+    """Name the fields that differ, without their values: an environment may hold secrets."""
+    fields = [name for name in ContainerConfig.model_fields if getattr(one, name) != getattr(other, name)]
+    return f"configuration ({', '.join(fields) or 'environment'})"
 
 
 def _exists(backend: Backend, name: str) -> bool:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -18,7 +19,7 @@ from podkit.agent import files as container_files
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.agent.fallback import EngineExec
 from podkit.agent.files import FILE_SECONDS
-from podkit.backends.base import Backend, WorkloadInfo, WorkloadSpec
+from podkit.backends.base import Backend, WorkloadInfo
 from podkit.core import _identity, _lifecycle
 from podkit.core._checks import check_absolute_path, check_prefix, shown
 from podkit.core._identity import Identity
@@ -133,7 +134,11 @@ class BaseContainerManager(ABC):
             used = self.event_handler.on_container_creating(user_id, session_id, requested.checked_copy())
             if not isinstance(used, ContainerConfig):
                 raise InvalidInput(f"on_container_creating returned {shown(used)}: return the config to be used")
-            record = self._create(identity, used.checked_copy(), _identity.config_digest(requested))
+            used = used.checked_copy()
+        with self._cleaning_up(identity, used):
+            mounts = self._checked_mounts(identity, used)
+            workspace = self._workspace_label(identity)
+            record = self._create(identity, used, _identity.config_digest(requested), workspace, mounts)
         return record.id, record.name
 
     def recreate_container(self, record: ContainerRecord) -> ContainerRecord:
@@ -145,10 +150,27 @@ class BaseContainerManager(ABC):
         self.remove_container(record.id)
         identity = Identity.of(self.container_prefix, record.user_id, record.session_id)
         with self._cleaning_up(identity, record.config):
-            return self._create(identity, record.config, record.requested)
+            mounts = record.mounts  # of another manager's workspace, where this one has none of its own
+            if record.workspace == self._workspace_label(identity):
+                mounts = self._checked_mounts(identity, record.config)
+            return self._create(identity, record.config, record.requested, record.workspace, mounts)
 
-    def _create(self, identity: Identity, config: ContainerConfig, requested: str) -> ContainerRecord:
-        spec = self._spec(identity, config, requested)
+    def _create(
+        self,
+        identity: Identity,
+        config: ContainerConfig,
+        requested: str,
+        workspace: str,
+        mounts: Sequence[Mapping[str, Any]],
+    ) -> ContainerRecord:
+        labels = identity.labels | {
+            _identity.OWNER: _identity.this_owner().to_label(),
+            _identity.CONFIG: _identity.config_to_label(config),
+            _identity.REQUESTED: requested,
+            _identity.WORKSPACE: workspace,
+            _identity.MOUNTS: json.dumps(mounts, separators=(",", ":")),
+        }
+        spec = workload_spec(identity.name, config, labels, mounts, self._networks(config))
         id, adopted = _lifecycle.get_or_create(
             self.backend, identity, spec, lambda text: tell(self.event_handler.on_image_pulling, config.image, text)
         )
@@ -163,6 +185,8 @@ class BaseContainerManager(ABC):
             config=config,
             requested=requested,
             created_at=utc_now(),
+            workspace=workspace,
+            mounts=mounts,
         )
         with self._lock:
             self._records[id] = record
@@ -408,18 +432,12 @@ class BaseContainerManager(ABC):
 
     # --- making a container -------------------------------------------------------------------------
 
-    def _spec(self, identity: Identity, config: ContainerConfig, requested: str) -> WorkloadSpec:
+    def _networks(self, config: ContainerConfig) -> list[str]:
         networks = list(config.networks)
         if config.inherit_parent_networks:
             inherited = parent_networks(parent_workload(self.backend))
             networks += [name for name in inherited if name not in networks]
-        labels = identity.labels | {
-            _identity.OWNER: _identity.this_owner().to_label(),
-            _identity.CONFIG: _identity.config_to_label(config),
-            _identity.REQUESTED: requested,
-            _identity.WORKSPACE: self._workspace_label(identity),
-        }
-        return workload_spec(identity.name, config, labels, self._checked_mounts(identity, config), networks)
+        return networks
 
     def _checked_mounts(self, identity: Identity, config: ContainerConfig) -> list[dict[str, Any]]:
         mounts, targets = [], set()

@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic import field_validator as validates
@@ -77,6 +77,9 @@ PathText = Annotated[str, BeforeValidator(_path_text)]
 """A path that may be given as `str` or as a `pathlib` path and is kept as `str`."""
 
 
+MountType = Literal["bind", "volume", "tmpfs"]
+
+
 class ContainerStatus(StrEnum):
     """The state of a container, the same words for every engine."""
 
@@ -105,7 +108,18 @@ class Mount(_Model):
     source: PathText = ""
     target: PathText
     read_only: bool = False
-    type: Literal["bind", "volume", "tmpfs"] = "bind"
+    type: MountType = "bind"
+
+    if TYPE_CHECKING:  # the fields are `str`, but paths are taken too
+
+        def __init__(
+            self,
+            *,
+            target: str | PurePath,
+            source: str | PurePath = "",
+            read_only: bool = False,
+            type: MountType = "bind",
+        ) -> None: ...
 
     @validates("target")
     @classmethod

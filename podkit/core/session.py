@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.agent.fallback import GRACE_SECONDS
 from podkit.core import _checks
+from podkit.core._identity import Identity
+from podkit.core._lifecycle import configuration_difference, conflict
 from podkit.core._recovery import Remedy, judge, look, reason
 from podkit.core._table import BUSY, SessionEntry, SessionTable
 from podkit.core.events import PodkitEventHandler, tell
@@ -154,10 +156,9 @@ class BaseSessionManager:
     def _check_same(self, entry: SessionEntry, config: ContainerConfig | None) -> None:
         assert entry.record is not None
         if config is not None and not entry.record.was_asked_for_with(config):
-            raise SessionConflict(
-                f"session {entry.session_id!r} of user {entry.user_id!r} exists with another configuration: "
-                "close it first, use another session_id, or ask for it without a config"
-            )
+            identity = Identity.of(self.container_manager.container_prefix, entry.user_id, entry.session_id)
+            what = configuration_difference(entry.record.config, config)
+            raise conflict(identity, what, "ask for it without a config")
 
     def _open(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
         manager, user_id, session_id = self.container_manager, entry.user_id, entry.session_id

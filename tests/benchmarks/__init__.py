@@ -1,0 +1,1 @@
+"""podkit beside the plain Docker SDK: figures, not tests; see `__main__.py`."""

@@ -63,15 +63,13 @@ class CommandRequest:
         """
         if max_output_bytes is not None and max_output_bytes < 0:
             raise InvalidInput(f"max_output_bytes={max_output_bytes}: pass how many bytes to keep, at least 0")
-        if input is not None and not isinstance(input, str | bytes):
-            raise InvalidInput(f"input is a {type(input).__name__}: pass str or bytes")
         return cls(
             argv=_checks.check_command(command),
             working_dir=None if working_dir is None else _checks.check_absolute_path(working_dir, "working_dir"),
             environment=_checks.check_environment(environment or {}),
             timeout=_checks.check_timeout(timeout),
             user=None if user is None else check_user(user),
-            input=input.encode() if isinstance(input, str) else input,
+            input=None if input is None else _checks.check_content(input, "input"),
             max_output_bytes=MAX_OUTPUT_BYTES if max_output_bytes is None else max_output_bytes,
             on_stdout=on_stdout,
             on_stderr=on_stderr,

@@ -115,7 +115,11 @@ def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
         OSError: nothing listens, or not in time.
         EngineUnavailable: this kind of address is not spoken.
     """
-    parts = urlsplit(endpoint.url)
+    try:
+        parts = urlsplit(endpoint.url)
+        port = parts.port or (2376 if endpoint.tls else 2375)
+    except ValueError as exc:
+        raise EngineUnavailable(f"{endpoint} is no address: {exc}") from exc
     if parts.scheme == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -126,7 +130,6 @@ def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
             raise
         return connection
     if parts.scheme == "tcp" and parts.hostname:
-        port = parts.port or (2376 if endpoint.tls else 2375)
         connection = socket.create_connection((parts.hostname, port), deadline.wait_seconds())
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return _encrypt(connection, endpoint.tls, parts.hostname) if endpoint.tls else connection

@@ -14,7 +14,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from http.client import HTTPMessage, parse_headers
+from http.client import HTTPException, parse_headers
 from io import BytesIO
 
 from podkit.backends._frames import FrameReader
@@ -24,6 +24,7 @@ from podkit.utils._deadline import Deadline
 
 _READ_BYTES = 256 << 10
 _WRITE_BYTES = 256 << 10
+_POLL_SECONDS = 3600.0  # poll() counts milliseconds in 32 bits
 _BEGINNING_BYTES = 2 << 10
 _HEADERS_MAX_BYTES = 64 << 10
 _ANSWER_MAX_BYTES = 64 << 10
@@ -40,10 +41,11 @@ class Refused(Exception):
 def _wait(connection: socket.socket, deadline: Deadline, *, writing: bool = False) -> None:
     if not writing and isinstance(connection, ssl.SSLSocket) and connection.pending():
         return  # decrypted already: the kernel's buffer is empty, and polling it would wait for nothing
-    seconds = deadline.wait_seconds()
     poller = select.poll()
     poller.register(connection, select.POLLOUT if writing else select.POLLIN)
-    if not poller.poll(None if seconds is None else seconds * 1000):
+    while not poller.poll(deadline.at_most(_POLL_SECONDS).remaining * 1000):
+        if not deadline.reached:
+            continue
         raise EngineTimeout(f"the engine's stream was not ready to {'take' if writing else 'give'} bytes in time")
 
 
@@ -90,11 +92,18 @@ def open_raw_stream(connection: socket.socket, path: str, body: object, deadline
             raise EngineUnavailable("the engine's answer has headers without an end: is it a Docker engine?")
         received += _more(connection, deadline)
     status_line, _, headers = received[: end + 4].partition(b"\r\n")
-    status = int(status_line.split()[1])
     rest = received[end + 4 :]
-    if status in (101, 200):
+    try:
+        version, status = status_line.split()[:2]
+        length = int(parse_headers(BytesIO(headers)).get("Content-Length") or 0)
+        code = int(status)
+    except (ValueError, HTTPException) as exc:
+        raise EngineUnavailable(f"the answer {status_line[:80]!r} is not HTTP's: is it a Docker engine?") from exc
+    if not version.startswith(b"HTTP/"):
+        raise EngineUnavailable(f"the answer {status_line[:80]!r} is not HTTP's: is it a Docker engine?")
+    if code in (101, 200):
         return rest
-    raise Refused(status, _error_message(connection, parse_headers(BytesIO(headers)), rest, deadline))
+    raise Refused(code, _error_message(connection, min(length, _ANSWER_MAX_BYTES), rest, deadline))
 
 
 def _more(connection: socket.socket, deadline: Deadline) -> bytes:
@@ -104,8 +113,7 @@ def _more(connection: socket.socket, deadline: Deadline) -> bytes:
     return data
 
 
-def _error_message(connection: socket.socket, headers: HTTPMessage, rest: bytes, deadline: Deadline) -> str:
-    length = min(int(headers.get("Content-Length") or 0), _ANSWER_MAX_BYTES)
+def _error_message(connection: socket.socket, length: int, rest: bytes, deadline: Deadline) -> str:
     while len(rest) < length:
         rest += _more(connection, deadline)
     try:
@@ -139,9 +147,9 @@ class SocketStream:
         while not self._chunks:
             try:
                 data = _receive(self._connection, _READ_BYTES, deadline)
-            except OSError as exc:
-                if isinstance(exc, EngineTimeout):
-                    raise
+            except EngineTimeout:
+                raise
+            except (OSError, ValueError) as exc:  # ValueError: closed by another thread
                 raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc
             if not data:
                 if self._frames.inside_frame:

@@ -17,6 +17,7 @@ import docker
 import docker.errors
 import requests
 import requests.exceptions
+import urllib3.exceptions
 from docker.tls import TLSConfig
 from docker.utils import parse_repository_tag
 from requests.adapters import BaseAdapter
@@ -62,10 +63,13 @@ _LOG_MAX_BYTES = 64 << 10
 ERRORS: dict[type[Exception], type[PodkitError]] = {
     requests.exceptions.RequestException: EngineUnavailable,
     requests.exceptions.Timeout: EngineTimeout,
+    urllib3.exceptions.HTTPError: EngineUnavailable,  # while an answer is read piece by piece
+    urllib3.exceptions.TimeoutError: EngineTimeout,
     docker.errors.DockerException: EngineError,
     docker.errors.APIError: EngineError,  # which is also a RequestException
     docker.errors.NotFound: ContainerNotFound,
     docker.errors.ImageNotFound: ImageNotFound,
+    docker.errors.StreamParseError: EngineError,
 }
 """What the SDK raises -> what podkit raises: the most specific class counts."""
 
@@ -388,12 +392,12 @@ class DockerBackend:
             try:
                 path = f"/v{api.api_version}/exec/{exec_id}/start"
                 received = open_raw_stream(connection, path, {"Detach": False, "Tty": False}, deadline)
+                return SocketStream(connection, received, lambda output: self._exec_exit_code(exec_id, output))
             except BaseException as exc:
                 connection.close()
                 if isinstance(exc, Refused):
                     raise _exec_error(exc.status, doing, str(exc)) from exc
                 raise
-        return SocketStream(connection, received, lambda output: self._exec_exit_code(exec_id, output))
 
     def _exec_exit_code(self, exec_id: str, output: str | None) -> int | None:
         with _errors("asking how a command ended"):

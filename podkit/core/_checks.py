@@ -18,6 +18,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]b?)?", re.IGNORECASE)
 _MEMORY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MEMORY_MINIMUM = 6 << 20  # Docker refuses less
+_MEMORY_MAXIMUM = 1 << 63
 
 
 def shown(value: object) -> str:
@@ -90,15 +91,18 @@ def check_absolute_path(value: object, what: str) -> str:
 
 def check_environment(value: Mapping[str, str], what: str = "environment") -> dict[str, str]:
     """Accept environment variables: names that are not empty and hold no `=`, values that are text."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{what} is a {type(value).__name__}: pass a dict of names and values")
     checked = {}
     for name, content in value.items():
         check_text(name, f"a name in {what}")
         if not name or "=" in name:
             raise InvalidInput(f"{what} has the name {shown(name)}: a name must not be empty and must not contain '='")
-        text: object = content
-        if not isinstance(text, str) or "\0" in text:  # the value may be a secret: it is not shown
-            raise InvalidInput(f"{what}[{name!r}] is not a str without NUL characters: pass one")
-        checked[name] = content
+        try:
+            checked[name] = check_text(content, "")
+        except InvalidInput:
+            # neither shown nor kept as the cause: the value may be a secret
+            raise InvalidInput(f"{what}[{name!r}] is not a str of valid Unicode without NUL: pass one") from None
     return checked
 
 
@@ -113,6 +117,18 @@ def check_command(value: object) -> list[str]:
     if not value or not value[0]:
         raise InvalidInput(f"command={shown(value)} is empty: pass a program and its arguments")
     return [check_text(part, f"command[{index}]") for index, part in enumerate(value)]
+
+
+def check_content(value: object, what: str) -> bytes:
+    """Accept text, which is encoded as UTF-8, or bytes."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} is a {type(value).__name__}: pass str or bytes")
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what} holds half of a surrogate pair: pass valid Unicode, or bytes") from None
 
 
 def check_timeout(value: float | None, what: str = "timeout") -> float | None:
@@ -136,7 +152,10 @@ def memory_bytes(value: str | int) -> int:
         match = _MEMORY.fullmatch(value)
         if not match:
             raise InvalidInput(f"memory_limit={shown(value)}: use bytes or a suffix, such as '512m'")
-        size = int(float(match[1]) * _MEMORY_UNITS[(match[2] or "").lower()[:1]])
+        amount = float(match[1]) * _MEMORY_UNITS[(match[2] or "").lower()[:1]]
+        size = int(amount) if amount < _MEMORY_MAXIMUM else _MEMORY_MAXIMUM
+    if size >= _MEMORY_MAXIMUM:
+        raise InvalidInput(f"memory_limit={shown(value)} is more than any engine can count: use less, such as '512m'")
     if size < _MEMORY_MINIMUM:
         raise InvalidInput(f"memory_limit={shown(value)} is less than the engine's minimum: use at least '6m'")
     return size

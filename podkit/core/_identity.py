@@ -21,8 +21,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from podkit.core import _checks
 from podkit.core.models import ContainerConfig
 from podkit.errors import InvalidInput
@@ -151,7 +149,7 @@ class Owner:
         try:
             data = json.loads(text)
             return cls(str(data["host"]), int(data["pid"]), str(data["started"]), str(data["instance"]))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
 
     def alive(self) -> bool | None:
@@ -207,7 +205,7 @@ def config_from_label(text: str, environment: Mapping[str, str]) -> ContainerCon
         data = json.loads(text)
         data["environment"] = {name: environment.get(name, "") for name in data["environment"]}
         return ContainerConfig(**data)
-    except (ValueError, TypeError, KeyError, ValidationError) as exc:
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise InvalidInput(f"the label {CONFIG} cannot be read: {exc}") from exc
 
 
@@ -219,7 +217,7 @@ def mounts_from_label(text: str) -> list[dict[str, Any]]:
     """
     try:
         mounts = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidInput(f"the label {MOUNTS} cannot be read: {exc}") from exc
     if not isinstance(mounts, list) or not all(isinstance(mount, dict) for mount in mounts):
         raise InvalidInput(f"the label {MOUNTS} holds no list of mounts")

@@ -21,7 +21,7 @@ from podkit.agent.fallback import EngineExec
 from podkit.agent.files import FILE_SECONDS
 from podkit.backends.base import Backend, WorkloadInfo
 from podkit.core import _identity, _lifecycle
-from podkit.core._checks import check_absolute_path, check_prefix, shown
+from podkit.core._checks import check_absolute_path, check_content, check_prefix, shown
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import ContainerRecord
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
@@ -539,7 +539,7 @@ class SimpleContainerManager(BaseContainerManager):
             FileError: it cannot be written; a more exact class where one fits.
         """
         path = resolve_container_path(container_path)
-        data = content.encode() if isinstance(content, str) else content
+        data = check_content(content, "content")
         target = self._mount_target(container_id, path)
         workspace = self.get_data_dir(user_id, session_id)
         if workspace and target == DEFAULT_WORKING_DIR:

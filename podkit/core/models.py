@@ -10,12 +10,22 @@ from __future__ import annotations
 import os
 import re
 import time
+from copy import deepcopy
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic import field_validator as validates
 
 from podkit.core import _checks
@@ -37,7 +47,10 @@ def utc_now() -> datetime:
 class _Model(BaseModel):
     """A pydantic model whose refusals are podkit's."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    # inputs are hidden in pydantic's own text, which stands in tracebacks: an environment may hold secrets
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, revalidate_instances="always", hide_input_in_errors=True
+    )
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -46,10 +59,28 @@ class _Model(BaseModel):
             raise InvalidInput(_explain(type(self), exc)) from exc
 
     def __setattr__(self, name: str, value: Any) -> None:
+        before = dict(self.__dict__)
         try:
             super().__setattr__(name, value)
         except ValidationError as exc:
+            self.__dict__.update(before)  # where two fields contradict each other, pydantic has assigned already
             raise InvalidInput(_explain(type(self), exc)) from exc
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Make a model of a mapping, as its constructor does."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as exc:
+            raise InvalidInput(_explain(cls, exc)) from exc
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Make a model of JSON, as its constructor does."""
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as exc:
+            raise InvalidInput(_explain(cls, exc)) from exc
 
 
 def _explain(model: type[BaseModel], exc: ValidationError) -> str:
@@ -174,7 +205,7 @@ class ContainerConfig(_Model):
         command: what to run in place of podkit's `sleep`, or the arguments of `entrypoint`.
         use_image_defaults: leave the image's own entrypoint and command alone.
         container_lifetime_seconds: see `entrypoint`.
-        cpu_limit: cores, such as 0.5 or 2.0.
+        cpu_limit: cores, such as 0.5 or 2.0; at least 0.01.
         memory_limit: bytes, or `512m`, `1g`; swap is never more than memory.
         pids_limit: how many processes and threads there may be at once.
         environment: variables of every command.
@@ -194,7 +225,7 @@ class ContainerConfig(_Model):
     command: list[str] | None = None
     use_image_defaults: bool = False
     container_lifetime_seconds: int = Field(default=60, gt=0)
-    cpu_limit: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    cpu_limit: float = Field(default=1.0, ge=0.01, le=10_000, allow_inf_nan=False)
     memory_limit: str | int = "512m"
     pids_limit: int = Field(default=256, gt=0)
     environment: dict[str, str] = Field(default_factory=dict)
@@ -217,7 +248,11 @@ class ContainerConfig(_Model):
 
     @validates("entrypoint", "command")
     @classmethod
-    def _argv(cls, value: list[str] | None) -> list[str] | None:
+    def _argv(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if value is not None and not (value[0] if value else info.field_name == "entrypoint"):
+            raise InvalidInput(
+                f"{info.field_name}={_checks.shown(value)}: name a program, or pass None for podkit's own"
+            )
         return (
             None if value is None else [_checks.check_text(part, "an argument of the main process") for part in value]
         )
@@ -293,7 +328,7 @@ class ContainerConfig(_Model):
 
         Lists and dicts are mutable, so what was valid once may not be any more.
         """
-        return ContainerConfig(**self.model_dump())
+        return ContainerConfig(**{name: deepcopy(getattr(self, name)) for name in ContainerConfig.model_fields})
 
 
 def check_user(value: object) -> str:

@@ -64,14 +64,21 @@ def _walk(directory: int, path: PurePath, flags: int) -> int:
     current = os.dup(directory)
     try:
         for part in path.parts[:-1]:
-            if stat.S_ISLNK(os.stat(part, dir_fd=current, follow_symlinks=False).st_mode):
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # the next line would say "not a directory"
-            below = os.open(part, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current)
+            below = _step(current, part, _DIRECTORY)
             os.close(current)
             current = below
-        return os.open(path.name or ".", flags | os.O_NOFOLLOW, dir_fd=current)
+        return _step(current, path.name or ".", flags)
     finally:
         os.close(current)
+
+
+def _step(directory: int, name: str, flags: int) -> int:
+    try:
+        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None  # as openat2 says it
+        raise
 
 
 def _open_beneath(directory: int, path: PurePath, flags: int) -> int:
@@ -284,16 +291,22 @@ def remove_tree(directory: Path) -> None:
     Raises:
         FileError: something cannot be removed, such as another user's files.
     """
-    with _file_errors(directory, "remove"), suppress(FileNotFoundError):
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with _opened(os.open(directory, flags)) as top:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _file_errors(directory, "remove"):
+        try:
+            opened = os.open(directory, flags)
+        except FileNotFoundError:
+            return
+        with _opened(opened) as top:
             pending = _empty(top, top)
             while pending:
                 name = pending.pop()
-                with _opened(os.open(name, flags, dir_fd=top)) as found:
-                    pending += _empty(found, top)
-                os.rmdir(name, dir_fd=top)
-        os.rmdir(directory)
+                with suppress(FileNotFoundError):  # somebody else removes at the same time
+                    with _opened(os.open(name, flags, dir_fd=top)) as found:
+                        pending += _empty(found, top)
+                    os.rmdir(name, dir_fd=top)
+        with suppress(FileNotFoundError):
+            os.rmdir(directory)
 
 
 def _empty(directory: int, top: int) -> list[str]:
@@ -302,12 +315,13 @@ def _empty(directory: int, top: int) -> list[str]:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     moved = []
     for name, is_directory in found:
-        if not is_directory:
-            os.unlink(name, dir_fd=directory)
-        elif directory == top:
-            moved.append(name)
-        else:
-            unique = _TEMPORARY + secrets.token_hex(16)
-            os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
-            moved.append(unique)
+        with suppress(FileNotFoundError):
+            if not is_directory:
+                os.unlink(name, dir_fd=directory)
+            elif directory == top:
+                moved.append(name)
+            else:
+                unique = _TEMPORARY + secrets.token_hex(16)
+                os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
+                moved.append(unique)
     return moved

@@ -74,7 +74,9 @@ def host_to_container_path(
         PathNotMapped: the path is not below `host_root`.
         PathEscape: it contains `..`.
     """
-    path, root = resolve_container_path(os.fspath(host_path), str(host_root)), PurePosixPath(host_root)
+    path, root = PurePosixPath(_checks.check_path_text(os.fspath(host_path), "host_path")), PurePosixPath(host_root)
+    if ".." in path.parts:
+        raise PathEscape(f"host_path={_checks.shown(str(path))} contains '..': write the path without it")
     if not path.is_relative_to(root):
         raise PathNotMapped(f"host path '{path}' is not below {root}: nothing inside the container shows it")
     return Path(mount_target) / path.relative_to(root)
@@ -102,10 +104,11 @@ def write_to_mounted_path(
         PathNotMapped: nothing of the host is mounted there.
         FileError: the host refused the write.
     """
+    data = _checks.check_content(content, "content")
     inside = resolve_container_path(container_path)
     host = to_host_path(Path(inside))
     root = _mount_root(inside, host, to_host_path)
-    _hostfs.write_file(root, host.relative_to(root), content.encode() if isinstance(content, str) else content)
+    _hostfs.write_file(root, host.relative_to(root), data)
     return Path(inside)
 
 

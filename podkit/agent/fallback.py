@@ -29,9 +29,9 @@ from podkit.utils._deadline import Deadline, caller_deadline, engine_deadline, h
 from podkit.utils._fork import renew_after_fork
 
 GRACE_SECONDS = 1.9
-"""How long after its timeout a command must have been killed: less than the 2 s by which a call may be late."""
+"""How long after a command's timeout the engine has to answer: less than the 2 s by which a call may be late."""
 
-_START_SECONDS = 30.0
+_RESTART_SECONDS = 30.0
 _QUIET_SECONDS = 0.05  # how long a stream may be silent before the engine is asked whether the command has ended
 _QUIET_LONGEST_SECONDS = 2.0
 _DRAIN_QUIET_SECONDS = 0.25  # the command has ended, but a child holds its pipes: what it wrote itself is still to come
@@ -123,6 +123,7 @@ class EngineExec:
             if not deadline.reached:
                 raise self._interrupted(outcome, began, exc) from exc
             outcome.timed_out = True
+            stream.close()  # first: an engine that cannot get rid of output is slow to kill
             self._end(before, outcome, began, request.timeout)
         except (EngineError, ContainerError) as exc:
             raise self._interrupted(outcome, began, exc) from exc
@@ -132,6 +133,7 @@ class EngineExec:
             outcome = Outcome(stdout=OutputBuffer(0), stderr=OutputBuffer(64 << 10), exit_code=exc.exit_code)
             outcome.stderr.feed(f"{exc}\n".encode())
         except BaseException:  # Ctrl-C, or a callback that raised: the command must not outlive its caller
+            stream.close()
             with suppress(PodkitError):
                 self._restart(before)
             raise
@@ -172,6 +174,8 @@ class EngineExec:
                 break
             quiet = _QUIET_SECONDS
             (outcome.stdout if chunk.stream is Stream.STDOUT else outcome.stderr).feed(chunk.data)
+            if deadline.reached:  # a flood always has something ready, and reading alone would never be late
+                raise EngineTimeout("the command did not end in time")
         outcome.stdout.finish()
         outcome.stderr.finish()
         if outcome.exit_code is None:
@@ -226,12 +230,12 @@ class EngineExec:
             restart.count += 1
             with engine_deadline(grace):
                 now = self._backend.inspect_workload(before.id)
-                if now.started_at != before.started_at:
-                    return
+            if now.started_at != before.started_at:
+                return
+            # an engine that has just answered is not frozen, only slow: it gets the time for the rest
+            with engine_deadline(Deadline.after(_RESTART_SECONDS)):
                 if now.status is not ContainerStatus.EXITED:
                     self._backend.stop_workload(before.id, 0)
-            # an engine that has just killed is not frozen, only slow: it gets the time to start
-            with engine_deadline(Deadline.after(_START_SECONDS)):
                 self._backend.start_workload(before.id)
 
     def _interrupted(self, outcome: Outcome, began: float, cause: Exception) -> CommandInterrupted:

@@ -16,36 +16,36 @@ from podkit.errors import FileError, FileMissing, FileTooLarge, NotAFile, PathEs
 FILE_SECONDS = 300.0
 """How long one file may take."""
 
-_ESCAPE, _NOT_A_FILE, _TOO_LARGE, _MISSING = 77, 78, 79, 80
+ESCAPE, NOT_A_FILE, TOO_LARGE, MISSING = 77, 78, 79, 80  # what the scripts exit with
 
 # $1 is an absolute path, $2 the directory that it must not leave ("" for none). A link swapped in between two lines
 # harms nobody but the container: all this happens inside it.
 WRITE_SCRIPT = f"""
 above=${{1%/*}}
 while [ ! -d "$above/" ]; do
-  if [ -e "$above" ]; then echo "$above is not a directory" >&2; exit {_NOT_A_FILE}; fi
+  if [ -e "$above" ]; then echo "$above is not a directory" >&2; exit {NOT_A_FILE}; fi
   above=${{above%/*}}
 done
 cd -P -- "$above/" || exit 1
-case "${{PWD%/}}/" in "$2"/*) ;; *) exit {_ESCAPE};; esac
+case "${{PWD%/}}/" in "$2"/*) ;; *) exit {ESCAPE};; esac
 mkdir -p -- "${{1%/*}}/" && cd -P -- "${{1%/*}}/" || exit 1
-case "${{PWD%/}}/" in "$2"/*) ;; *) exit {_ESCAPE};; esac
+case "${{PWD%/}}/" in "$2"/*) ;; *) exit {ESCAPE};; esac
 name=./${{1##*/}} new=./.podkit-$$
-if [ -L "$name" ]; then exit {_ESCAPE}; fi
-if [ -e "$name" ] && [ ! -f "$name" ]; then exit {_NOT_A_FILE}; fi
+if [ -L "$name" ]; then exit {ESCAPE}; fi
+if [ -e "$name" ] && [ ! -f "$name" ]; then exit {NOT_A_FILE}; fi
 trap 'rm -f "$new"' EXIT
 if [ -e "$name" ]; then cp -p "$name" "$new" || exit 1; fi
 cat > "$new" && mv -f "$new" "$name"
 """
 
 READ_SCRIPT = f"""
-if [ ! -e "$1" ] && [ ! -L "$1" ]; then exit {_MISSING}; fi
-file=$(readlink -f -- "$1") || exit {_MISSING}
-case "$file" in "$2"/*) ;; *) exit {_ESCAPE};; esac
-if [ ! -e "$file" ]; then exit {_MISSING}; fi
-if [ ! -f "$file" ]; then exit {_NOT_A_FILE}; fi
+if [ ! -e "$1" ] && [ ! -L "$1" ]; then exit {MISSING}; fi
+file=$(readlink -f -- "$1") || exit {MISSING}
+case "$file" in "$2"/*) ;; *) exit {ESCAPE};; esac
+if [ ! -e "$file" ]; then exit {MISSING}; fi
+if [ ! -f "$file" ]; then exit {NOT_A_FILE}; fi
 size=$(stat -c %s -- "$file" 2>/dev/null) || size=0
-if [ "$size" -gt "$3" ]; then exit {_TOO_LARGE}; fi
+if [ "$size" -gt "$3" ]; then exit {TOO_LARGE}; fi
 exec cat -- "$file"
 """
 
@@ -101,13 +101,13 @@ def _run(
 def _fail(doing: str, path: PurePosixPath, outcome: Outcome, limit_bytes: int) -> NoReturn:
     code = outcome.exit_code
     errors: dict[int | None, tuple[type[PodkitError], str]] = {
-        _ESCAPE: (PathEscape, "it is a symlink, or one on the way leaves its directory; remove it"),
-        _NOT_A_FILE: (NotAFile, "no regular file is there, or a part of the path is not a directory"),
-        _MISSING: (FileMissing, "there is no such file"),
-        _TOO_LARGE: (FileTooLarge, f"it has more than {limit_bytes} bytes"),
+        ESCAPE: (PathEscape, "it is a symlink, or one on the way leaves its directory; remove it"),
+        NOT_A_FILE: (NotAFile, "no regular file is there, or a part of the path is not a directory"),
+        MISSING: (FileMissing, "there is no such file"),
+        TOO_LARGE: (FileTooLarge, f"it has more than {limit_bytes} bytes"),
     }
     if outcome.stdout.truncated:
-        code = _TOO_LARGE
+        code = TOO_LARGE
     if outcome.timed_out:
         raise FileError(f"cannot {doing} '{path}': it took longer than {FILE_SECONDS:g} s")
     said = outcome.stderr.text.strip() or f"the script ended with exit code {code}"

@@ -56,8 +56,6 @@ def _receive(connection: socket.socket, size: int, deadline: Deadline) -> bytes:
             return connection.recv(size)
         except (BlockingIOError, ssl.SSLWantReadError):
             continue  # a TLS record that has come in part
-        except ConnectionResetError:
-            return b""  # as an end: the engine closes so when it is killed; the caller asks how the process ended
 
 
 def _send(connection: socket.socket, data: bytes, deadline: Deadline) -> None:
@@ -140,6 +138,7 @@ class SocketStream:
         self._chunks: deque[Chunk] = deque(self._frames.feed(received))
         self._beginning = b""
         self._ended = False
+        self._has_written = False
         self._ask_exit_code = exit_code
 
     def read(self, deadline: Deadline) -> Chunk:
@@ -149,6 +148,10 @@ class SocketStream:
                 data = _receive(self._connection, _READ_BYTES, deadline)
             except EngineTimeout:
                 raise
+            except ConnectionResetError as exc:
+                if not self._has_written:
+                    raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc
+                data = b""  # an engine that closes with input unread resets: the command ended before it read all
             except (OSError, ValueError) as exc:  # ValueError: closed by another thread
                 raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc
             if not data:
@@ -164,6 +167,7 @@ class SocketStream:
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         """See `ExecStream.write`."""
+        self._has_written = True
         try:
             _send(self._connection, data, deadline)
         except (ConnectionResetError, ValueError) as exc:  # ValueError: closed by another thread

@@ -173,6 +173,8 @@ class ExecStream(Protocol):
     def read(self, deadline: Deadline) -> Chunk:
         """Give the next bytes of output as they come; an empty chunk, for ever, once both streams have ended.
 
+        Bytes that are there are given at once, whatever the deadline.
+
         Raises:
             EngineTimeout: nothing came before the deadline; reading may go on.
             EngineUnavailable: the connection broke.
@@ -243,7 +245,7 @@ class Backend(Protocol):
         Raises:
             NameTaken: a workload with this name exists.
             ImageNotFound: the image is not on the engine.
-            NetworkNotFound: a network does not exist.
+            NetworkNotFound: a network does not exist; some engines notice it only at the start.
             MountSourceNotFound: a source does not exist where the engine is.
         """
         ...
@@ -261,6 +263,8 @@ class Backend(Protocol):
 
     def stop_workload(self, id: str, timeout: float) -> None:
         """Stop a workload; returns when nothing of it runs. One that does not run is no error.
+
+        Close the streams to its commands first: an engine that cannot get rid of their output is slow to stop it.
 
         Args:
             id: the full id.

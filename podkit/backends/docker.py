@@ -57,7 +57,7 @@ from podkit.utils._deadline import ENGINE_CALL_SECONDS, Deadline, call_deadline,
 from podkit.utils._fork import renew_after_fork
 
 NEWEST_API = (1, 51)
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10
 _LOG_MAX_BYTES = 64 << 10
 
 ERRORS: dict[type[Exception], type[PodkitError]] = {
@@ -279,7 +279,7 @@ class DockerBackend:
             if not self._exists(self._api.inspect_image, spec.image):
                 return ImageNotFound(_image_missing(spec.image, text))
         if exc.status_code == 400:
-            return InvalidInput(f"the engine refuses container {spec.name!r}: {text}")
+            return InvalidInput(f"the engine refuses container {spec.name!r} of image {spec.image!r}: {text}")
         return EngineError(f"creating container {spec.name!r}: {text}")
 
     def _exists(self, inspect: Callable[[str], object], name: str) -> bool:
@@ -419,15 +419,14 @@ def _connect(endpoint: Endpoint) -> docker.DockerClient:
             certificate, key = endpoint.tls.file("cert.pem"), endpoint.tls.file("key.pem")
             pair = (certificate, key) if certificate and key else None
             tls = TLSConfig(client_cert=pair, ca_cert=endpoint.tls.file("ca.pem"), verify=endpoint.tls.verify)
-        return docker.DockerClient(
-            endpoint.url, version=version, timeout=int(ENGINE_CALL_SECONDS), tls=tls, max_pool_size=64
-        )
+        return docker.DockerClient(endpoint.url, version=version, timeout=CONNECT_SECONDS, tls=tls, max_pool_size=64)
 
     dial(endpoint, Deadline.after(CONNECT_SECONDS)).close()  # says what is wrong in the kernel's words
-    made = client("auto")
+    made = client("auto")  # asks for the version: bounded by the SDK's own timeout, as the deadlines come after it
     if tuple(int(part) for part in made.api.api_version.split(".")) > NEWEST_API:
         made.close()
         made = client(".".join(map(str, NEWEST_API)))
+    made.api.timeout = int(ENGINE_CALL_SECONDS)
     for prefix, adapter in list(made.api.adapters.items()):
         made.api.mount(prefix, _DeadlineAdapter(adapter))
     return made

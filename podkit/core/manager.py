@@ -43,6 +43,8 @@ __all__ = ["BaseContainerManager", "ContainerRecord", "SimpleContainerManager"]
 
 _WORKSPACE_PARENTS = 2  # `workspaces` and the user's directory
 
+_SUPERUSERS = ("", "0", "root", "0:0", "root:root")
+
 _logger = logging.getLogger(__name__)
 
 
@@ -225,12 +227,33 @@ class BaseContainerManager(ABC):
         with self._cleaning_up(Identity.of(self.container_prefix, unborn.user_id, unborn.session_id), config):
             try:
                 self._start(container_id, config)
+                self._open_workspace(container_id, config)
             except BaseException:
                 with suppress(PodkitError):  # the first error is the one that counts
                     self.remove_container(container_id)
                 raise
         with self._lock:
             self._never_started.discard(container_id)
+
+    def _open_workspace(self, container_id: str, config: ContainerConfig) -> None:
+        """Let the container's user write to `/workspace` where the engine made that directory, as root's.
+
+        Its owner may do that without any capability, so root of the container can.
+        """
+        with self._lock:
+            record = self._records[container_id]
+        if config.user in _SUPERUSERS or not _workspace_is_the_engines(record.mounts):
+            return
+        if config.user is None and self.backend.inspect_workload(container_id).user in _SUPERUSERS:
+            return
+        request = CommandRequest(
+            argv=["chmod", "0777", DEFAULT_WORKING_DIR], user="0", working_dir="/", timeout=FILE_SECONDS
+        )
+        outcome = self._exec.run(container_id, request)
+        if outcome.exit_code:
+            _logger.warning(
+                "%s belongs to root in container %s: %s", DEFAULT_WORKING_DIR, record.name, outcome.stderr.text
+            )
 
     def _start(self, container_id: str, config: ContainerConfig) -> None:
         self.backend.start_workload(container_id)
@@ -401,7 +424,8 @@ class BaseContainerManager(ABC):
         with self._lock:
             record = self._records.get(container_id)
         targets = [DEFAULT_WORKING_DIR, *(mount.target for mount in (record.config.volumes if record else ()))]
-        return max((target for target in targets if path.is_relative_to(target)), key=len, default="")
+        # a file that is itself the mount lies in the one around it
+        return max((target for target in targets if PurePosixPath(target) in path.parents), key=len, default="")
 
     # --- paths --------------------------------------------------------------------------------------
 
@@ -474,6 +498,12 @@ class BaseContainerManager(ABC):
             if info.started_at is None:
                 self._never_started.add(record.id)
         return record
+
+
+def _workspace_is_the_engines(mounts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the engine made `/workspace`: nothing is mounted there, or a directory of a volume."""
+    found = [mount for mount in mounts if mount["Target"] == DEFAULT_WORKING_DIR]
+    return not found or bool((found[0].get("VolumeOptions") or {}).get("Subpath"))
 
 
 class SimpleContainerManager(BaseContainerManager):

@@ -1,0 +1,204 @@
+"""What the tests of the contract suite share: fixtures, and helpers that speak to a backend."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+from podkit.backends.base import Backend, ExecSpec, ExecStream, NotStarted, Stream, WorkloadSpec
+from podkit.core._profiles import STANDARD_CAPABILITIES
+from podkit.core.models import ContainerStatus
+from podkit.errors import PodkitError
+from podkit.utils._deadline import Deadline, engine_deadline, wait_until
+
+PATIENCE_SECONDS = 30.0
+"""How long the suite waits for what should come at once, on a machine that has other work too."""
+
+KNOWN_DIFFERENCES: dict[str, dict[str, str]] = {"fake": {}, "docker": {}}
+"""Kind of backend -> name of a test that it does not pass -> the reason. One that passes all the same is a failure."""
+
+FOREVER = ("sleep", "infinity")
+
+
+def workload_spec(name: str, image: str, **changes: Any) -> WorkloadSpec:
+    """Give the specification of a workload that sleeps for ever, with `changes`."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "image": image,
+        "labels": {},
+        "entrypoint": [],
+        "command": FOREVER,
+        "environment": {},
+        "user": None,
+        "working_dir": "/workspace",
+        "mounts": [],
+        "ports": [],
+        "networks": [],
+        "cpu_limit": 1.0,
+        "memory_bytes": 128 << 20,
+        "pids_limit": 64,
+        "capabilities": STANDARD_CAPABILITIES,
+        "init": True,
+    }
+    return WorkloadSpec(**{**fields, **changes})
+
+
+class Workloads:
+    """Makes workloads for a test and removes them afterwards, whatever the test did to them.
+
+    Args:
+        backend: where.
+        image: of what.
+        prefix: the beginning of their names.
+    """
+
+    def __init__(self, backend: Backend, image: str, prefix: str) -> None:
+        self._backend = backend
+        self._image = image
+        self._prefix = prefix
+        self._names: list[str] = []
+
+    def spec(self, **changes: Any) -> WorkloadSpec:
+        """Give a specification; whatever is made of it is removed at the end."""
+        name = f"{self._prefix}-{len(self._names)}"
+        spec = workload_spec(**{"name": name, "image": self._image, **changes})
+        self._names.append(spec.name)
+        return spec
+
+    def create(self, **changes: Any) -> str:
+        """Create a workload."""
+        return self._backend.create_workload(self.spec(**changes))
+
+    def start(self, **changes: Any) -> str:
+        """Create and start a workload."""
+        id = self.create(**changes)
+        self._backend.start_workload(id)
+        return id
+
+    def remove_all(self) -> None:
+        """Remove what was made."""
+        for name in self._names:
+            for row in self._backend.list_workloads({"name": name}):
+                self._backend.remove_workload(row["id"])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run(backend: Backend, id: str, argv: Sequence[str], *, input: bytes | None = None, **options: Any) -> Ended:
+    """Run a command over the seam and wait for its end."""
+    stream = backend.open_stream(id, ExecSpec(argv=argv, stdin=input is not None, **options))
+    try:
+        writer = threading.Thread(target=_write, args=(stream, input or b""), daemon=True)
+        if input is not None:
+            writer.start()
+        output = read_all(stream)
+        code = exit_code(stream)
+        if input is not None:
+            writer.join(PATIENCE_SECONDS)
+        return Ended(code, output[Stream.STDOUT], output[Stream.STDERR])
+    finally:
+        stream.close()
+
+
+def _write(stream: ExecStream, data: bytes) -> None:
+    with suppress(OSError, PodkitError):  # a command need not read all of its input
+        stream.write(data, Deadline.after(PATIENCE_SECONDS))
+        stream.close_stdin()
+
+
+def read_all(stream: ExecStream) -> Mapping[Stream, bytes]:
+    """Read both streams to their end."""
+    deadline = Deadline.after(PATIENCE_SECONDS)
+    output = {Stream.STDOUT: b"", Stream.STDERR: b""}
+    while (chunk := stream.read(deadline)).data:
+        output[chunk.stream] += chunk.data
+    return output
+
+
+def read_until(stream: ExecStream, wanted: bytes) -> bytes:
+    """Read until `wanted` has come."""
+    deadline, output = Deadline.after(PATIENCE_SECONDS), b""
+    while wanted not in output:
+        chunk = stream.read(deadline)
+        assert chunk.data, f"the stream ended after {output!r}"
+        output += chunk.data
+    return output
+
+
+def exit_code(stream: ExecStream) -> int:
+    """Wait until a command has ended, as podkit reports it: 126 and 127 for one that never began."""
+    found: list[int] = []
+
+    def ended() -> bool:
+        try:
+            code = stream.exit_code()
+        except NotStarted as exc:
+            code = exc.exit_code
+        found.extend([] if code is None else [code])
+        return bool(found)
+
+    assert wait_until(ended, deadline=Deadline.after(PATIENCE_SECONDS)), "the command does not end"
+    return found[0]
+
+
+def wait_for_end(backend: Backend, id: str) -> None:
+    """Wait until a workload's main process has ended."""
+
+    def ended() -> bool:
+        return backend.inspect_workload(id).status is ContainerStatus.EXITED
+
+    assert wait_until(ended, deadline=Deadline.after(PATIENCE_SECONDS)), "the workload does not end"
+
+
+class Contract:
+    """What all contract tests share; see `podkit.testing.suite`.
+
+    Attributes:
+        kind: of the backend; where its known differences are looked up.
+        missing_source: a path that does not exist where the engine is.
+    """
+
+    kind: ClassVar[str] = ""
+    missing_source: ClassVar[str] = "/podkit-test/no/such/directory"
+
+    @property
+    def known_differences(self) -> Mapping[str, str]:
+        """Test -> reason; override it, or fill `KNOWN_DIFFERENCES[kind]`."""
+        return KNOWN_DIFFERENCES.get(self.kind, {})
+
+    @classmethod
+    def new_prefix(cls) -> str:
+        """Give the beginning of the names of what one test makes: unique, and the beginning of no other."""
+        return f"podkit-test-{uuid.uuid4().hex[:16]}"
+
+    @pytest.fixture
+    def prefix(self) -> str:
+        """Give the prefix of one test."""
+        return self.new_prefix()
+
+    @pytest.fixture
+    def workloads(self, backend: Backend, image: str, prefix: str) -> Iterator[Workloads]:
+        """Give what makes workloads for one test."""
+        made = Workloads(backend, image, prefix)
+        yield made
+        with engine_deadline(Deadline.after(PATIENCE_SECONDS)):
+            made.remove_all()
+
+    @pytest.fixture(autouse=True)
+    def _expect_known_difference(self, request: pytest.FixtureRequest) -> None:
+        name = getattr(request.node, "originalname", request.node.name)
+        if reason := self.known_differences.get(name):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))

@@ -1,0 +1,148 @@
+"""What stands between a caller and the fake engine: its lock, its clock, its faults, and the record of calls."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+from podkit.errors import EngineTimeout, EngineUnavailable
+from podkit.utils._deadline import Clock, Deadline, call_deadline
+from podkit.utils._fork import renew_after_fork
+
+BACKEND_METHODS = frozenset(
+    {
+        "connect",
+        "pull_image",
+        "create_workload",
+        "start_workload",
+        "stop_workload",
+        "remove_workload",
+        "inspect_workload",
+        "list_workloads",
+        "get_workload_logs",
+        "get_accessible_ports",
+        "open_stream",
+    }
+)
+STREAM_METHODS = frozenset({"read", "write", "exit_code"})
+_POLL_SECONDS = 0.005
+
+
+class Engine(Enum):
+    """How the engine is."""
+
+    UP = "up"
+    FROZEN = "frozen"
+    DOWN = "down"
+
+
+class Gate:
+    """Lets one caller at a time through to the engine.
+
+    Args:
+        clock: the time inside; it may stand still and jump.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.connected = False
+        self.connection = 0  # grows each time all connections break
+        self.calls: list[str] = []
+        self._began = clock(), datetime.now(UTC)
+        self._engine = Engine.UP
+        self._planned: dict[tuple[str, bool], deque[Callable[[], object]]] = defaultdict(deque)
+        self._make_lock()
+        renew_after_fork(self)
+
+    def _make_lock(self) -> None:
+        # guards the whole fake; a program of a test may call the fake that runs it, hence an RLock
+        self._changed = threading.Condition(threading.RLock())
+
+    def _after_fork(self) -> None:
+        self._make_lock()
+
+    @property
+    def now(self) -> float:
+        """The present moment on the clock inside."""
+        return self.clock()
+
+    def time_of(self, moment: float | None) -> datetime | None:
+        """Give a moment of the clock inside as a time of day."""
+        return None if moment is None else self._began[1] + timedelta(seconds=moment - self._began[0])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Change something behind the engine's back; who waits looks again."""
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+    @contextmanager
+    def call(self, method: str) -> Iterator[None]:
+        """Let a call of a `Backend` method through, bounded by the deadline of its caller."""
+        deadline = call_deadline()
+        with self.locked():
+            self.calls.append(method)
+            if not self.connected and method != "connect":
+                raise EngineUnavailable("this backend is not connected: call connect() first")
+            self._act(method, after=False)
+            self.pass_engine(deadline, method)
+            yield
+            self._act(method, after=True)
+
+    @contextmanager
+    def stream_call(self, method: str) -> Iterator[None]:
+        """Let a call of a stream's method through."""
+        with self.locked():
+            self._act(method, after=False)
+            yield
+            self._act(method, after=True)
+
+    def pass_engine(self, deadline: Deadline, doing: str) -> None:
+        """Return while the engine is well; wait while it is frozen.
+
+        Raises:
+            EngineUnavailable: it is down.
+            EngineTimeout: it is frozen and stays so until the deadline.
+        """
+        while self._engine is Engine.FROZEN:
+            if deadline.reached:
+                raise EngineTimeout(f"{doing}: the engine is frozen")
+            self.wait(deadline)
+        if self._engine is Engine.DOWN:
+            raise EngineUnavailable(f"{doing}: the engine is down")
+
+    def wait(self, deadline: Deadline, until: float = math.inf) -> None:
+        """Wait until something changed, the deadline, or a moment of the clock inside."""
+        seconds = min(deadline.remaining, max(0.0, until - self.now))
+        if self.clock is not time.monotonic or deadline.clock is not time.monotonic:
+            seconds = min(seconds, _POLL_SECONDS)  # such a clock may jump at any time, and tells nobody
+        self._changed.wait(None if math.isinf(seconds) else seconds)
+
+    def tell(self) -> None:
+        """Have whoever waits look again."""
+        self._changed.notify_all()
+
+    def set_engine(self, engine: Engine) -> None:
+        """Have the engine freeze, go away, or recover."""
+        with self.locked():
+            self._engine = engine
+            if engine is Engine.DOWN:
+                self.connection += 1
+
+    def plan(self, method: str, action: Callable[[], object], times: int, *, after: bool) -> None:
+        """Have `action` called around the next `times` calls of a method."""
+        if method not in BACKEND_METHODS | STREAM_METHODS:
+            raise ValueError(f"{method!r} is no method of the seam: {sorted(BACKEND_METHODS | STREAM_METHODS)}")
+        with self.locked():
+            self._planned[method, after].extend([action] * times)
+
+    def _act(self, method: str, *, after: bool) -> None:
+        if planned := self._planned[method, after]:
+            planned.popleft()()

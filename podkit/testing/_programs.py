@@ -1,0 +1,288 @@
+"""The programs of a fake workload: what a script of a test is made of, and the few that every workload has."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import shlex
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+
+from podkit.backends.base import Chunk, Stream
+from podkit.testing._files import Files, absolute
+
+__all__ = [
+    "BUILT_INS",
+    "Background",
+    "IgnoreSigterm",
+    "Input",
+    "Invocation",
+    "Pause",
+    "Program",
+    "Reply",
+    "Step",
+    "Steps",
+    "as_chunk",
+    "begin",
+    "find_program",
+    "read_all",
+    "resume",
+    "run_program",
+]
+
+_PROGRAM_DIRECTORIES = ("", "/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin")
+_USERS = {"": "root", "0": "root", "root": "root", "nobody": "nobody", "65534": "nobody"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """All that a simple program does: it prints and ends.
+
+    Attributes:
+        stdout: what it prints.
+        stderr: what it prints on the error stream, after that.
+        exit_code: how it ends.
+    """
+
+    stdout: str | bytes = b""
+    stderr: str | bytes = b""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A step that lets time pass, by the fake's clock."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A step that waits for standard input: `data = yield Input()` gives some bytes, none at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoreSigterm:
+    """A step after which the main process does not end at SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """A step that leaves a child in the background, which holds the command's pipes.
+
+    Attributes:
+        steps: what the child does.
+    """
+
+    steps: Steps
+
+
+Step = str | bytes | Chunk | Pause | Input | IgnoreSigterm | Background
+"""What a program yields: output (`str` and `bytes` are for standard output) or one of the steps above."""
+
+Steps = Generator[Step, bytes, int | None]
+"""A running program; what it returns is its exit code, `None` stands for 0."""
+
+Program = Reply | Callable[["Invocation"], "Reply | Steps"]
+"""A program: a fixed reply, or a function that gives one, or a generator function that takes its time.
+
+It runs in the thread of whoever looks, under the fake's lock, so it must not block; `yield Pause(seconds)` instead.
+One that raises ends with 1 and its traceback on the error stream, as Python's own would.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One run of a program.
+
+    Attributes:
+        argv: the program and its arguments.
+        environment: the workload's and the command's.
+        working_dir: where it starts.
+        user: who runs it, empty for root.
+        files: what lies in the workload.
+        workload_id: where it runs.
+        programs: what else can be run there.
+    """
+
+    argv: list[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = "/"
+    user: str = ""
+    files: Files = field(default_factory=Files)
+    workload_id: str = ""
+    programs: Mapping[str, Program] = field(default_factory=dict)
+
+    def path(self, text: str) -> str:
+        """Give the absolute path that an argument means."""
+        return absolute(posixpath.join(self.working_dir, text))
+
+    @property
+    def user_name(self) -> str | None:
+        """The name of who runs it; `None` for a number without a name."""
+        return _USERS.get(self.user.split(":")[0])
+
+    @property
+    def user_is_known(self) -> bool:
+        """Whether an engine would find the user: one of the image's, or a number."""
+        return self.user_name is not None or self.user.split(":")[0].isdigit()
+
+    def call(self, argv: list[str]) -> Steps:
+        """Run another program in the place of this one: `return (yield from run.call([...]))`."""
+        return run_program(replace(self, argv=argv))
+
+
+def find_program(programs: Mapping[str, Program], argv: list[str]) -> Program | None:
+    """Find what to run: by the whole command line, else by the program's name."""
+    directory, name = posixpath.split(argv[0])
+    found = programs.get(shlex.join(argv))
+    return found if found is not None or directory not in _PROGRAM_DIRECTORIES else programs.get(name)
+
+
+def run_program(run: Invocation) -> Steps:
+    """Run a program, or end as an engine does where there is none: 126 for a mere file, else 127."""
+    program = find_program(run.programs, run.argv)
+    if program is not None:
+        return (yield from begin(program, run))
+    mere_file = "/" in run.argv[0] and run.path(run.argv[0]) in run.files
+    why = "permission denied" if mere_file else "no such program; script it: FakeBackend({'name': ...})"
+    yield _error(f"exec: {run.argv[0]!r}: {why}\n")
+    return 126 if mere_file else 127
+
+
+def begin(program: Program, run: Invocation) -> Steps:
+    """Run a program that was found."""
+    done = program if isinstance(program, Reply) else program(run)
+    if not isinstance(done, Reply):
+        return (yield from done)
+    if done.stdout:
+        yield done.stdout
+    if done.stderr:
+        yield _error(done.stderr)
+    return done.exit_code
+
+
+def read_all() -> Generator[Step, bytes, bytes]:
+    """Read standard input to its end; a part of a program, called with `yield from`."""
+    data = bytearray()
+    while piece := (yield Input()):
+        data += piece
+    return bytes(data)
+
+
+def as_chunk(step: Step) -> Chunk | None:
+    """Give a step's output; `None` where it is none."""
+    if isinstance(step, Chunk):
+        return step
+    if isinstance(step, str):
+        return Chunk(Stream.STDOUT, step.encode())
+    return Chunk(Stream.STDOUT, step) if isinstance(step, bytes) else None
+
+
+def resume(steps: Steps, data: bytes | None) -> Step:
+    """Go on with a program until its next step; `None` begins it."""
+    return next(steps) if data is None else steps.send(data)
+
+
+def _error(text: str | bytes) -> Chunk:
+    return Chunk(Stream.STDERR, text if isinstance(text, bytes) else text.encode())
+
+
+# --- the programs that every workload has -----------------------------------------------------------
+
+
+def _echo(run: Invocation) -> Reply:
+    words = run.argv[1:]
+    without_newline = words[:1] == ["-n"]
+    return Reply(" ".join(words[1:]) if without_newline else " ".join(words) + "\n")
+
+
+def _cat(run: Invocation) -> Steps:
+    code = 0
+    for name in run.argv[1:]:
+        if (path := run.path(name)) in run.files:
+            yield run.files[path]
+        else:
+            why = "Is a directory" if run.files.is_directory(path) else "No such file or directory"
+            yield _error(f"cat: {name}: {why}\n")
+            code = 1
+    if not run.argv[1:]:
+        while data := (yield Input()):
+            yield data
+    return code
+
+
+def _sleep(run: Invocation) -> Steps:
+    yield Pause(math.inf if run.argv[1] == "infinity" else float(run.argv[1]))
+    return 0
+
+
+def _printenv(run: Invocation) -> Reply:
+    if run.argv[1:]:
+        found = [run.environment[name] for name in run.argv[1:] if name in run.environment]
+        return Reply("".join(f"{value}\n" for value in found), exit_code=0 if len(found) == len(run.argv) - 1 else 1)
+    return Reply("".join(f"{name}={value}\n" for name, value in run.environment.items()))
+
+
+def _whoami(run: Invocation) -> Reply:
+    if run.user_name is None:
+        return Reply(stderr=f"whoami: cannot find name for user ID {run.user}\n", exit_code=1)
+    return Reply(run.user_name + "\n")
+
+
+def _yes(run: Invocation) -> Steps:
+    line = (" ".join(run.argv[1:]) or "y") + "\n"
+    block = line * max(1, 8192 // len(line))
+    while True:
+        yield block
+
+
+def _wc(run: Invocation) -> Steps:
+    size = 0
+    while data := (yield Input()):  # counts bytes, whatever its options
+        size += len(data)
+    yield f"{size}\n"
+    return 0
+
+
+def _ls(run: Invocation) -> Reply:
+    path = run.path(run.argv[-1]) if run.argv[1:] else run.working_dir
+    if not run.files.is_directory(path):
+        return Reply(stderr=f"ls: cannot access '{path}': No such file or directory\n", exit_code=2)
+    return Reply("".join(f"{name}\n" for name in run.files.names_in(path)))
+
+
+def _mkdir(run: Invocation) -> Reply:
+    for name in run.argv[1:]:
+        if name != "-p":
+            run.files.make_directory(run.path(name))
+    return Reply()
+
+
+def _rm(run: Invocation) -> Reply:
+    options = "".join(word for word in run.argv[1:] if word.startswith("-"))
+    for name in (word for word in run.argv[1:] if not word.startswith("-")):
+        path = run.path(name)
+        if run.files.is_directory(path) and "r" in options:
+            run.files.remove_directory(path)
+        elif run.files.pop(path, None) is None and "f" not in options:
+            return Reply(stderr=f"rm: cannot remove '{name}'\n", exit_code=1)
+    return Reply()
+
+
+BUILT_INS: dict[str, Program] = {
+    "cat": _cat,
+    "chown": Reply(),  # a fake knows no owners
+    "echo": _echo,
+    "false": Reply(exit_code=1),
+    "ls": _ls,
+    "mkdir": _mkdir,
+    "printenv": _printenv,
+    "pwd": lambda run: Reply(run.working_dir + "\n"),
+    "rm": _rm,
+    "sleep": _sleep,
+    "true": Reply(),
+    "wc": _wc,
+    "whoami": _whoami,
+    "yes": _yes,
+}

@@ -1,0 +1,332 @@
+r"""`FakeBackend`: an engine in memory, for tests of podkit and of programs that use it.
+
+It needs no Docker and no time. Give it to a manager in the place of a real backend, and say what its programs do:
+
+```python
+from podkit.core.manager import SimpleContainerManager
+from podkit.core.session import BaseSessionManager
+from podkit.testing import FakeBackend, Reply
+
+fake = FakeBackend({"pytest -q": Reply("1 failed\n", exit_code=1)})
+fake.connect()
+sessions = BaseSessionManager(SimpleContainerManager(fake, "demo", None))
+sessions.create_session("bob", "123")
+assert sessions.execute_command("bob", "123", "pytest -q").exit_code == 1
+```
+
+Commands run without a process: a program is a Python function (see `Program`). Every workload has `cat`, `chown`,
+`echo`, `false`, `ls`, `mkdir`, `printenv`, `pwd`, `rm`, `sleep`, `true`, `wc`, `whoami`, `yes`, and a `sh -c` that
+knows a small part of the shell. Limits of memory, CPU and processes are taken and not enforced.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from podkit.backends.base import ExecSpec, ExecStream, Filters, WorkloadInfo, WorkloadRow, WorkloadSpec, matches
+from podkit.core.models import ContainerStatus
+from podkit.errors import (
+    ContainerError,
+    ContainerNotFound,
+    EngineTimeout,
+    ImageNotFound,
+    InvalidInput,
+    MountSourceNotFound,
+    NameTaken,
+    NetworkNotFound,
+    PortUnavailable,
+)
+from podkit.testing._file_scripts import FILE_SCRIPTS
+from podkit.testing._files import Files
+from podkit.testing._gate import Engine, Gate
+from podkit.testing._programs import BUILT_INS, Program
+from podkit.testing._shell import shell
+from podkit.testing._workload import KILLED, TERMINATED, FakeStream, Workload
+from podkit.utils._deadline import Clock, call_deadline
+
+__all__ = ["FakeBackend", "ManualClock"]
+
+
+class ManualClock:
+    """A clock that stands still until it is told otherwise: `FakeBackend(clock=ManualClock())`."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Give the present moment."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+class FakeBackend:
+    """An engine in memory. Implements `podkit.backends.base.Backend`.
+
+    Safe to use from many threads, and starts none of its own: what runs inside goes on whenever somebody looks. A
+    forked child has a copy of it.
+
+    Args:
+        programs: what can be run, besides what every workload has: by the name of a program, or by a whole command
+            line or `sh -c` script, which counts first.
+        images: the images on the engine; `None` means that every image is.
+        registry: the images that can be pulled.
+        networks: the networks that exist.
+        clock: the time inside, by which `sleep` sleeps; such as a `ManualClock`.
+
+    Attributes:
+        programs: as above; may be changed at any time, as may the sets below.
+        images: what is on the engine.
+        registry: what can be pulled.
+        networks: what exists.
+        missing_sources: bind sources that do not exist where the engine is; any other does.
+        taken_ports: ports of the host that somebody else uses.
+        volumes: the files of named volumes, and of bind sources that are no directory of this host.
+        calls: the names of the `Backend` methods that were called, in order.
+    """
+
+    def __init__(
+        self,
+        programs: Mapping[str, Program] | None = None,
+        *,
+        images: Iterable[str] | None = None,
+        registry: Iterable[str] = (),
+        networks: Iterable[str] = ("bridge",),
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.programs: dict[str, Program] = {**BUILT_INS, "sh": shell, **FILE_SCRIPTS, **(programs or {})}
+        self.images = None if images is None else set(images)
+        self.registry = set(registry)
+        self.networks = set(networks)
+        self.missing_sources: set[str] = set()
+        self.taken_ports: set[int] = set()
+        self.volumes: dict[str, dict[str, bytes]] = {}
+        self._workloads: dict[str, Workload] = {}
+        self._gate = Gate(clock)
+
+    @property
+    def calls(self) -> list[str]:
+        """The names of the `Backend` methods that were called, in order; may be cleared."""
+        return self._gate.calls
+
+    # --- the seam -----------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """See `Backend.connect`."""
+        with self._gate.call("connect"):
+            self._gate.connected = True
+
+    def pull_image(self, image: str, progress: Callable[[str], None]) -> None:
+        """See `Backend.pull_image`."""
+        with self._gate.call("pull_image"):
+            if image not in self.registry:
+                raise ImageNotFound(f"the image {image!r} is not on the engine and cannot be pulled")
+            progress(f"{image}: pulled")
+            if self.images is not None:
+                self.images.add(image)
+
+    def create_workload(self, spec: WorkloadSpec) -> str:
+        """See `Backend.create_workload`."""
+        with self._gate.call("create_workload"):
+            if any(workload.spec.name == spec.name for workload in self._workloads.values()):
+                raise NameTaken(f"a container named {spec.name!r} exists")
+            if self.images is not None and spec.image not in self.images:
+                raise ImageNotFound(f"the image {spec.image!r} is not on the engine")
+            self._check_networks(spec)
+            for mount in spec.mounts:
+                if mount["Type"] == "bind" and mount["Source"] in self.missing_sources:
+                    raise MountSourceNotFound(f"the mount source {mount['Source']!r} does not exist on the host")
+            workload = Workload(spec, self._gate, self.programs, self.volumes)
+            self._workloads[workload.id] = workload
+            return workload.id
+
+    def start_workload(self, id: str) -> None:
+        """See `Backend.start_workload`."""
+        with self._gate.call("start_workload"):
+            workload = self._find(id)
+            if not workload.running:
+                self._check_networks(workload.spec)
+                self._check_ports(workload)
+            workload.start()
+
+    def stop_workload(self, id: str, timeout: float) -> None:
+        """See `Backend.stop_workload`."""
+        with self._gate.call("stop_workload"):
+            workload = self._find(id)
+            obeys = workload.status is ContainerStatus.RUNNING and not workload.ignores_sigterm
+            if timeout > 0 and not obeys:
+                self._let_time_pass(workload, timeout)
+            if workload.running:
+                workload.end(TERMINATED if timeout > 0 and obeys else KILLED, self._gate.now)
+
+    def remove_workload(self, id: str, *, force: bool = True) -> None:
+        """See `Backend.remove_workload`."""
+        with self._gate.call("remove_workload"):
+            workload = self._workloads.get(id)
+            if workload is None:
+                return
+            workload.catch_up()
+            if workload.running and not force:
+                raise ContainerError(f"container {id[:12]} runs: it is not removed")
+            self._remove(workload)
+
+    def inspect_workload(self, id: str) -> WorkloadInfo:
+        """See `Backend.inspect_workload`."""
+        with self._gate.call("inspect_workload"):
+            named = [workload for workload in self._workloads.values() if workload.spec.name == id]
+            return (self._find(named[0].id) if named else self._find(id)).info()
+
+    def list_workloads(self, filters: Filters | None = None) -> list[WorkloadRow]:
+        """See `Backend.list_workloads`."""
+        filters = filters or {}
+        if unknown := filters.keys() - {"label", "name"}:
+            raise InvalidInput(f"list_workloads has no filter {sorted(unknown)}: there are 'label' and 'name'")
+        with self._gate.call("list_workloads"):
+            rows = [self._find(id).row() for id in self._workloads]
+            return [row for row in rows if matches(row, filters)]
+
+    def get_workload_logs(self, id: str, lines: int) -> str:
+        """See `Backend.get_workload_logs`."""
+        with self._gate.call("get_workload_logs"):
+            return self._find(id).log(lines)
+
+    def get_accessible_ports(self, id: str) -> dict[int, int]:
+        """See `Backend.get_accessible_ports`."""
+        with self._gate.call("get_accessible_ports"):
+            workload = self._find(id)
+            return {port: port for port in workload.spec.ports} if workload.running else {}
+
+    def open_stream(self, id: str, spec: ExecSpec) -> ExecStream:
+        """See `Backend.open_stream`."""
+        with self._gate.call("open_stream"):
+            workload = self._find(id)
+            return FakeStream(self._gate, workload, workload.run(spec))
+
+    # --- behind podkit's back -----------------------------------------------------------------------
+
+    def end(
+        self,
+        id: str,
+        exit_code: int = 0,
+        *,
+        oom: bool = False,
+        status: ContainerStatus = ContainerStatus.EXITED,
+        seconds_ago: float = 0.0,
+    ) -> None:
+        """End a workload's main process, and with it all that runs inside.
+
+        Args:
+            id: the full id.
+            exit_code: of the main process.
+            oom: whether the kernel killed it for memory; give 137 as exit code, too.
+            status: what the workload is then, such as `ContainerStatus.DEAD`.
+            seconds_ago: how long the engine shall say that this is past.
+        """
+        with self._gate.locked():
+            self._find(id).end(exit_code, self._gate.now - seconds_ago, oom_killed=oom, status=status)
+
+    def pause(self, id: str) -> None:
+        """Freeze what runs in a workload; it then takes no command."""
+        with self._gate.locked():
+            self._find(id).status = ContainerStatus.PAUSED
+
+    def unpause(self, id: str) -> None:
+        """Let a paused workload go on."""
+        with self._gate.locked():
+            self._find(id).status = ContainerStatus.RUNNING
+
+    def vanish(self, id: str) -> None:
+        """Remove a workload, as somebody else would."""
+        with self._gate.locked():
+            self._remove(self._find(id))
+
+    def running(self, id: str) -> list[list[str]]:
+        """Give the command lines of what runs in a workload, the main process first."""
+        with self._gate.locked():
+            return self._find(id).running_argvs()
+
+    def files(self, id: str) -> Files:
+        """Give the file system of a workload: a mapping from absolute paths to bytes, which may be changed."""
+        with self._gate.locked():
+            return self._find(id).files
+
+    # --- faults -------------------------------------------------------------------------------------
+
+    def fail(
+        self, method: str, error: BaseException | type[BaseException], *, times: int = 1, after: bool = False
+    ) -> None:
+        """Have the next calls of a method fail.
+
+        Args:
+            method: one of `Backend`'s, or `read`, `write` or `exit_code` of its streams.
+            error: what they raise.
+            times: how many calls.
+            after: fail once the engine has done what was asked: as when its answer is lost.
+        """
+
+        def act() -> None:
+            raise error
+
+        self._gate.plan(method, act, times, after=after)
+
+    def interpose(self, method: str, action: Callable[[], object], *, times: int = 1, after: bool = False) -> None:
+        """Have something happen right before, or after, the next calls of a method, in the thread of their caller.
+
+        This makes races happen: `fake.interpose("open_stream", lambda: fake.vanish(id))`.
+        """
+        self._gate.plan(method, action, times, after=after)
+
+    def freeze(self) -> None:
+        """Let the engine freeze: calls and streams' reads last until their deadline and raise `EngineTimeout`."""
+        self._gate.set_engine(Engine.FROZEN)
+
+    def go_down(self) -> None:
+        """Let the engine go away: all streams break, calls raise `EngineUnavailable`. Workloads live on."""
+        self._gate.set_engine(Engine.DOWN)
+
+    def recover(self) -> None:
+        """End `freeze` or `go_down`; streams that broke stay broken."""
+        self._gate.set_engine(Engine.UP)
+
+    # --- inside: all of it under the gate's lock ----------------------------------------------------
+
+    def _find(self, id: str) -> Workload:
+        workload = self._workloads.get(id)
+        if workload is None:
+            raise ContainerNotFound(f"there is no container {id!r}")
+        workload.catch_up()
+        return workload
+
+    def _remove(self, workload: Workload) -> None:
+        if workload.running:
+            workload.end(KILLED, self._gate.now)
+        workload.removed = True
+        self._workloads.pop(workload.id, None)
+
+    def _check_networks(self, spec: WorkloadSpec) -> None:
+        for network in spec.networks:
+            if network not in self.networks:
+                raise NetworkNotFound(f"the network {network!r} does not exist")
+
+    def _check_ports(self, workload: Workload) -> None:
+        taken = set(self.taken_ports)
+        for other in self._workloads.values():
+            other.catch_up()
+            if other.running:
+                taken.update(other.spec.ports)
+        if clash := sorted(taken.intersection(workload.spec.ports)):
+            raise PortUnavailable(
+                f"port {clash[0]} of the host is already in use: choose another one, or stop its user"
+            )
+
+    def _let_time_pass(self, workload: Workload, seconds: float) -> None:
+        """Wait, by the clock inside, until a workload has ended by itself, and at most so long."""
+        deadline, until = call_deadline(), self._gate.now + seconds
+        while workload.running and self._gate.now < until:
+            if deadline.reached:
+                raise EngineTimeout(f"container {workload.id[:12]} still runs")
+            self._gate.wait(deadline, min(until, workload.wakes_at))
+            workload.catch_up()

@@ -16,7 +16,7 @@ from podkit.backends._registry import default_backend
 from podkit.core import _checks
 from podkit.core.files import SessionFiles
 from podkit.core.manager import SimpleContainerManager
-from podkit.core.models import ContainerConfig, ProcessResult, Session
+from podkit.core.models import ContainerConfig, ProcessResult, Session, check_config
 from podkit.core.session import BaseSessionManager
 from podkit.errors import InvalidInput, SessionNotFound
 from podkit.utils.paths import resolve_container_path
@@ -202,10 +202,8 @@ def get_docker_session(
     """
     _checks.check_id(user_id, "user_id")
     _checks.check_id(session_id, "session_id")
-    if config is not None and not isinstance(config, ContainerConfig):
-        raise InvalidInput(f"config is {_checks.shown(config)}: pass a ContainerConfig, or None")
     if config is not None:
-        config = config.checked_copy()
+        config = check_config(config).checked_copy()
     sessions = _session_manager(workspace, workspace_host)
     sessions.create_session(user_id, session_id, config)
     return SessionProxy(sessions, user_id, session_id)

@@ -61,8 +61,12 @@ class CommandRequest:
         Raises:
             InvalidInput: one of the values cannot be right; the message names it and the cure.
         """
-        if max_output_bytes is not None and max_output_bytes < 0:
-            raise InvalidInput(f"max_output_bytes={max_output_bytes}: pass how many bytes to keep, at least 0")
+        kept = (
+            MAX_OUTPUT_BYTES if max_output_bytes is None else _checks.check_size(max_output_bytes, "max_output_bytes")
+        )
+        for name, callback in (("on_stdout", on_stdout), ("on_stderr", on_stderr)):
+            if callback is not None and not callable(callback):
+                raise InvalidInput(f"{name}={_checks.shown(callback)}: pass a function that takes a str")
         return cls(
             argv=_checks.check_command(command),
             working_dir=None if working_dir is None else _checks.check_absolute_path(working_dir, "working_dir"),
@@ -70,7 +74,7 @@ class CommandRequest:
             timeout=_checks.check_timeout(timeout),
             user=None if user is None else check_user(user),
             input=None if input is None else _checks.check_content(input, "input"),
-            max_output_bytes=MAX_OUTPUT_BYTES if max_output_bytes is None else max_output_bytes,
+            max_output_bytes=kept,
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )

@@ -10,10 +10,11 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from podkit.agent.commands import CommandRequest, Outcome, OutputBuffer
-from podkit.backends.base import Backend, ExecSpec, ExecStream, NotStarted, Stream, WorkloadInfo
+from podkit.backends.base import Backend, Chunk, ExecSpec, ExecStream, NotStarted, Stream, WorkloadInfo
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     CommandInterrupted,
@@ -118,7 +119,11 @@ class EngineExec:
                 self._communicate(stream, request.input, outcome, deadline)
             if outcome.exit_code == _KILLED:
                 with engine_deadline(limit):
-                    self._check_same_run(before)
+                    restarted = self._was_restarted(before)
+                if restarted and not deadline.reached:
+                    raise ContainerNotRunning(f"container {before.name} was killed and started again under it")
+                # else another command's timeout has ended this one a moment before its own
+                outcome.timed_out = outcome.container_restarted = restarted
         except EngineTimeout as exc:
             if not deadline.reached:
                 raise self._interrupted(outcome, began, exc) from exc
@@ -132,11 +137,11 @@ class EngineExec:
         except NotStarted as exc:
             outcome = Outcome(stdout=OutputBuffer(0), stderr=OutputBuffer(64 << 10), exit_code=exc.exit_code)
             outcome.stderr.feed(f"{exc}\n".encode())
-        except BaseException:  # Ctrl-C, or a callback that raised: the command must not outlive its caller
+        except BaseException as exc:  # noqa: BLE001 - Ctrl-C, or a callback: the command must not outlive its caller
             stream.close()
             with suppress(PodkitError):
                 self._restart(before)
-            raise
+            raise exc.error if isinstance(exc, _CallbackRaised) else exc  # noqa: B904
         finally:
             stream.close()
         outcome.duration_seconds = time.monotonic() - began
@@ -173,35 +178,35 @@ class EngineExec:
             if not chunk.data:
                 break
             quiet = _QUIET_SECONDS
-            (outcome.stdout if chunk.stream is Stream.STDOUT else outcome.stderr).feed(chunk.data)
+            _take(chunk, outcome)
             if deadline.reached:  # a flood always has something ready, and reading alone would never be late
                 raise EngineTimeout("the command did not end in time")
-        outcome.stdout.finish()
-        outcome.stderr.finish()
+        with _callbacks():
+            outcome.stdout.finish()
+            outcome.stderr.finish()
         if outcome.exit_code is None:
             outcome.exit_code = _wait_for_exit_code(stream, deadline)
         if writer:
             stream.close()  # wakes a writer whose command did not read all of its input
             writer.join(_DRAIN_LONGEST_SECONDS)
 
-    def _check_same_run(self, before: WorkloadInfo) -> None:
-        """Make sure that the command was killed on its own, and not with its container.
+    def _was_restarted(self, before: WorkloadInfo) -> bool:
+        """Find out whether a command was killed with its container, and not on its own.
 
         Raises:
             ContainerNotFound: the container was removed.
-            ContainerNotRunning: it ended, or was started anew.
+            ContainerNotRunning: it has ended.
         """
 
         def changed() -> bool:
-            now = self._backend.inspect_workload(before.id)
+            now = self.inspect(before.id)
             if now.status is not ContainerStatus.RUNNING:
                 why = "reached the end of its lifetime" if now.exit_code == 0 else f"is {now.status}"
                 raise ContainerNotRunning(f"container {now.name} {why} while the command ran")
             return now.started_at != before.started_at
 
         # the engine may notice the end of the command a moment before that of the container
-        if wait_until(changed, deadline=Deadline.after(_SAME_RUN_SECONDS), interval=0.05):
-            raise ContainerNotRunning(f"container {before.name} was killed and started again while the command ran")
+        return wait_until(changed, deadline=Deadline.after(_SAME_RUN_SECONDS), interval=0.05)
 
     def _end(self, before: WorkloadInfo, outcome: Outcome, began: float, timeout: float | None) -> None:
         """End a command that is over its time.
@@ -255,6 +260,27 @@ def _exec_spec(request: CommandRequest) -> ExecSpec:
     )
 
 
+class _CallbackRaised(BaseException):
+    """Carries what a caller's callback raised past the handlers of podkit's own errors, whatever its class."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextmanager
+def _callbacks() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as exc:
+        raise _CallbackRaised(exc) from exc
+
+
+def _take(chunk: Chunk, outcome: Outcome) -> None:
+    with _callbacks():
+        (outcome.stdout if chunk.stream is Stream.STDOUT else outcome.stderr).feed(chunk.data)
+
+
 def _feed(stream: ExecStream, input: bytes, deadline: Deadline) -> threading.Thread | None:
     """Write the command's input, in a thread of its own where that may block."""
 
@@ -279,7 +305,7 @@ def _drain(stream: ExecStream, outcome: Outcome) -> None:
         while chunk := stream.read(longest.at_most(_DRAIN_QUIET_SECONDS)):
             if not chunk.data:
                 return
-            (outcome.stdout if chunk.stream is Stream.STDOUT else outcome.stderr).feed(chunk.data)
+            _take(chunk, outcome)
 
 
 def _wait_for_exit_code(stream: ExecStream, deadline: Deadline) -> int:

@@ -81,9 +81,10 @@ def read_file(exec: EngineExec, container_id: str, path: PurePosixPath, root: st
         ContainerError: the container is gone or does not run.
     """
     outcome = _run(exec, container_id, READ_SCRIPT, [str(path), root, str(limit_bytes)], None, limit_bytes)
-    if outcome.exit_code or outcome.timed_out or outcome.stdout.truncated:
+    data = outcome.stdout.data
+    if outcome.exit_code or outcome.timed_out or len(data) > limit_bytes:
         _fail("read", path, outcome, limit_bytes)
-    return outcome.stdout.data
+    return data
 
 
 def _run(
@@ -93,7 +94,11 @@ def _run(
     return exec.run(
         container_id,
         CommandRequest(
-            argv=argv, working_dir="/", input=input, timeout=FILE_SECONDS, max_output_bytes=max(limit_bytes, 64 << 10)
+            argv=argv,
+            working_dir="/",
+            input=input,
+            timeout=FILE_SECONDS,
+            max_output_bytes=max(limit_bytes + 1, 64 << 10),
         ),
     )
 
@@ -106,7 +111,7 @@ def _fail(doing: str, path: PurePosixPath, outcome: Outcome, limit_bytes: int) -
         MISSING: (FileMissing, "there is no such file"),
         TOO_LARGE: (FileTooLarge, f"it has more than {limit_bytes} bytes"),
     }
-    if outcome.stdout.truncated:
+    if not code and not outcome.timed_out:  # it grew after it was measured
         code = TOO_LARGE
     if outcome.timed_out:
         raise FileError(f"cannot {doing} '{path}': it took longer than {FILE_SECONDS:g} s")

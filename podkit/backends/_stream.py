@@ -105,7 +105,10 @@ def open_raw_stream(connection: socket.socket, path: str, body: object, deadline
 
 
 def _more(connection: socket.socket, deadline: Deadline) -> bytes:
-    data = _receive(connection, _READ_BYTES, deadline)
+    try:
+        data = _receive(connection, _READ_BYTES, deadline)
+    except ConnectionResetError as exc:
+        raise EngineUnavailable(f"the engine broke the connection before it answered: {exc}") from exc
     if not data:
         raise EngineUnavailable("the engine closed the connection before it answered")
     return data

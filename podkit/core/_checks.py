@@ -131,6 +131,13 @@ def check_content(value: object, what: str) -> bytes:
         raise InvalidInput(f"{what} holds half of a surrogate pair: pass valid Unicode, or bytes") from None
 
 
+def check_size(value: object, what: str) -> int:
+    """Accept a number of bytes, at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidInput(f"{what}={shown(value)}: pass a whole number of bytes, at least 0")
+    return value
+
+
 def check_timeout(value: float | None, what: str = "timeout") -> float | None:
     """Accept seconds above 0, or `None` for no limit."""
     if value is None:

@@ -29,11 +29,11 @@ from podkit.errors import (
     PodkitError,
     SessionConflict,
 )
-from podkit.utils._deadline import Deadline, engine_deadline, wait_until
+from podkit.utils._deadline import Deadline, cleaning_up, wait_until
 
 LOG_LINES = 20
 _REMOVAL_SECONDS = 30.0  # how long another caller's removal of the same name is waited for
-_CLEAN_UP_SECONDS = 5.0
+CLEAN_UP_SECONDS = 1.9  # a call may be 2 s late
 
 _logger = logging.getLogger(__name__)
 
@@ -122,9 +122,8 @@ def get_or_create(
                 return found.id, found
             if patience.reached:
                 raise
-            # being removed by another caller: the name is free in a moment
-            wait_until(lambda: not _exists(backend, spec.name), deadline=patience.at_most(1.0))
-        except (EngineTimeout, EngineUnavailable):
+            _make_room(backend, identity, patience)
+        except (EngineTimeout, EngineUnavailable, KeyboardInterrupt, SystemExit):
             _remove_attempt(backend, spec.name, attempt)
             raise
 
@@ -185,7 +184,8 @@ def configuration_difference(one: ContainerConfig, other: ContainerConfig) -> st
     return f"configuration ({', '.join(fields) or 'environment'})"
 
 
-def _exists(backend: Backend, name: str) -> bool:
+def exists(backend: Backend, name: str) -> bool:
+    """Whether a container of this name exists."""
     try:
         backend.inspect_workload(name)
     except ContainerNotFound:
@@ -193,9 +193,18 @@ def _exists(backend: Backend, name: str) -> bool:
     return True
 
 
+def _make_room(backend: Backend, identity: _identity.Identity, patience: Deadline) -> None:
+    """Wait for the end of a container that another caller removes; one that failed to be removed is removed again."""
+    with suppress(ContainerNotFound, EngineError):
+        info = backend.inspect_workload(identity.name)
+        if identity.owns(info.labels) and info.status is ContainerStatus.DEAD:
+            backend.remove_workload(info.id)
+    wait_until(lambda: not exists(backend, identity.name), deadline=patience.at_most(1.0))
+
+
 def _remove_attempt(backend: Backend, name: str, attempt: str) -> None:
     """Remove what a create whose answer was lost may have made: by its label, so never another caller's."""
-    with engine_deadline(Deadline.after(_CLEAN_UP_SECONDS)), suppress(EngineError, ContainerNotFound):
+    with cleaning_up(CLEAN_UP_SECONDS), suppress(EngineError, ContainerNotFound):
         info = backend.inspect_workload(name)
         if info.labels.get(_identity.ATTEMPT) == attempt:
             backend.remove_workload(info.id)

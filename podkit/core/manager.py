@@ -21,15 +21,24 @@ from podkit.agent.fallback import EngineExec
 from podkit.agent.files import FILE_SECONDS
 from podkit.backends.base import Backend, WorkloadInfo
 from podkit.core import _identity, _lifecycle
-from podkit.core._checks import check_absolute_path, check_content, check_prefix, shown
+from podkit.core._checks import check_absolute_path, check_content, check_path_text, check_prefix, shown
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import ContainerRecord
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
 from podkit.core._spec import mount_to_dict, workload_spec
 from podkit.core.events import PodkitEventHandler, tell
-from podkit.core.models import DEFAULT_WORKING_DIR, ContainerConfig, ContainerStatus, Mount, ProcessResult, utc_now
+from podkit.core.models import (
+    DEFAULT_WORKING_DIR,
+    ContainerConfig,
+    ContainerStatus,
+    Mount,
+    ProcessResult,
+    check_config,
+    utc_now,
+)
 from podkit.errors import FileError, InvalidInput, PathNotMapped, PodkitError
 from podkit.utils import _hostfs
+from podkit.utils._deadline import cleaning_up
 from podkit.utils._fork import renew_after_fork
 from podkit.utils.paths import (
     WORKSPACES,
@@ -74,10 +83,13 @@ class BaseContainerManager(ABC):
     ) -> None:
         self.backend = backend
         self.container_prefix = check_prefix(container_prefix)
-        self.workspace_base = None if workspace_base is None else Path(workspace_base).absolute()
-        self.workspace_base_host = None if workspace_base_host is None else Path(workspace_base_host)
-        if self.workspace_base_host is not None:
-            check_absolute_path(self.workspace_base_host, "workspace_base_host")
+        self.workspace_base = None
+        if workspace_base is not None:
+            self.workspace_base = Path(check_path_text(os.fspath(workspace_base), "workspace_base")).absolute()
+        self.workspace_base_host = None
+        if workspace_base_host is not None:
+            host = check_absolute_path(os.fspath(workspace_base_host), "workspace_base_host")
+            self.workspace_base_host = Path(host)
         self.event_handler = event_handler or PodkitEventHandler()
         self._exec = EngineExec(backend)
         self._records: dict[str, ContainerRecord] = {}
@@ -131,7 +143,7 @@ class BaseContainerManager(ABC):
             EngineError: the engine refused; a more exact class where one fits. Nothing stays behind.
         """
         identity = Identity.of(self.container_prefix, user_id, session_id)
-        requested = config.checked_copy()
+        requested = check_config(config).checked_copy()
         with self._cleaning_up(identity, requested):
             used = self.event_handler.on_container_creating(user_id, session_id, requested.checked_copy())
             if not isinstance(used, ContainerConfig):
@@ -203,11 +215,17 @@ class BaseContainerManager(ABC):
         try:
             yield
         except Exception as exc:
-            if directory := self.get_data_dir(identity.user_id, identity.session_id):
-                _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
+            self._drop_empty_workspace(identity)
             failed = self.event_handler.on_container_creation_failed
             tell(failed, identity.user_id, identity.session_id, config, exc)
             raise
+
+    def _drop_empty_workspace(self, identity: Identity) -> None:
+        directory = self.get_data_dir(identity.user_id, identity.session_id)
+        # a container that lives, such as one with another configuration, may have it mounted
+        with cleaning_up(_lifecycle.CLEAN_UP_SECONDS), suppress(PodkitError):
+            if directory and not _lifecycle.exists(self.backend, identity.name):
+                _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
     def start_container(self, container_id: str, config: ContainerConfig) -> None:
         """Start a container and see that it stays up, as `config.startup_verification` asks; one that runs is no error.
@@ -229,7 +247,7 @@ class BaseContainerManager(ABC):
                 self._start(container_id, config)
                 self._open_workspace(container_id, config)
             except BaseException:
-                with suppress(PodkitError):  # the first error is the one that counts
+                with cleaning_up(_lifecycle.CLEAN_UP_SECONDS), suppress(PodkitError):  # the first error counts
                     self.remove_container(container_id)
                 raise
         with self._lock:
@@ -271,7 +289,7 @@ class BaseContainerManager(ABC):
         identity = Identity.of(self.container_prefix, user_id, session_id)
         wanted = {_identity.WORKSPACE: self._workspace_label(identity)}
         if config is not None:
-            requested = config.checked_copy()
+            requested = check_config(config).checked_copy()
             wanted[_identity.REQUESTED] = _identity.config_digest(requested)
             wanted[_identity.CONFIG] = _identity.config_to_label(requested)
         info = _lifecycle.find(self.backend, identity, wanted)
@@ -467,6 +485,8 @@ class BaseContainerManager(ABC):
         mounts, targets = [], set()
         for mount in self.get_mounts(identity.user_id, identity.session_id, config):
             target = check_absolute_path(mount.get("Target"), "a mount's Target")
+            if target == "/":
+                raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")
             if target in targets:
                 raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")
             targets.add(target)

@@ -331,6 +331,13 @@ class ContainerConfig(_Model):
         return ContainerConfig(**{name: deepcopy(getattr(self, name)) for name in ContainerConfig.model_fields})
 
 
+def check_config(value: object) -> ContainerConfig:
+    """Accept a configuration."""
+    if not isinstance(value, ContainerConfig):
+        raise InvalidInput(f"config is a {type(value).__name__}: pass a ContainerConfig")
+    return value
+
+
 def check_user(value: object) -> str:
     """Accept a user as `name`, `uid` or `uid:gid`."""
     user = _checks.check_text(value, "user")

@@ -11,14 +11,14 @@ from typing import Protocol, TypeVar
 
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.agent.fallback import GRACE_SECONDS
-from podkit.core import _checks
+from podkit.core._checks import check_content
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import configuration_difference, conflict
 from podkit.core._recovery import Remedy, judge, look, reason
 from podkit.core._table import BUSY, SessionEntry, SessionTable
 from podkit.core.events import PodkitEventHandler, tell
 from podkit.core.manager import BaseContainerManager, ContainerRecord
-from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, utc_now
+from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, check_config, utc_now
 from podkit.errors import (
     ContainerNotFound,
     ContainerNotRunning,
@@ -29,6 +29,7 @@ from podkit.errors import (
     SessionNotFound,
 )
 from podkit.utils._deadline import Deadline, engine_deadline, held
+from podkit.utils.paths import resolve_container_path
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class BaseSessionManager:
             ContainerFailedToStart: the container did not stay up; nothing of it stays behind.
             EngineError: the engine refused; a more exact class where one fits.
         """
-        wanted = None if config is None else config.checked_copy()
+        wanted = None if config is None else check_config(config).checked_copy()
         with self._table.locked(user_id, session_id) as entry:
             if entry.session is not None:
                 self._check_same(entry, wanted)
@@ -316,7 +317,8 @@ class BaseSessionManager:
             PathEscape: a `..` or a symlink leaves the workspace or the mount.
             FileError: it cannot be written; a more exact class where one fits.
         """
-        _checks.check_path_text(container_path, "path")
+        resolve_container_path(container_path)  # refuses before any engine call
+        check_content(content, "content")
         entry = self._require(user_id, session_id)
         return self._use(
             entry,
@@ -327,7 +329,7 @@ class BaseSessionManager:
 
     def read_bytes(self, user_id: str, session_id: str, container_path: str | PurePath) -> bytes:
         """Read a regular file of the session, of at most 256 MiB, as bytes. Raises as `read_file` does."""
-        _checks.check_path_text(container_path, "path")
+        resolve_container_path(container_path)  # refuses before any engine call
         entry = self._require(user_id, session_id)
         return self._use(
             entry,

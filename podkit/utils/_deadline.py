@@ -97,6 +97,19 @@ def engine_deadline(deadline: Deadline) -> Iterator[None]:
         _engine_deadline.reset(token)
 
 
+@contextmanager
+def cleaning_up(seconds: float) -> Iterator[None]:
+    """Give the engine calls inside the block this long, whatever deadline a caller has set or missed.
+
+    For taking back what must not stay behind a call that failed.
+    """
+    token = _engine_deadline.set(Deadline.after(seconds))
+    try:
+        yield
+    finally:
+        _engine_deadline.reset(token)
+
+
 def caller_deadline() -> Deadline:
     """Give the deadline that a caller of this thread has set, or one that is never reached."""
     return _engine_deadline.get() or Deadline.after(None)

@@ -120,9 +120,9 @@ class EngineExec:
             if outcome.exit_code == _KILLED:
                 with engine_deadline(limit):
                     restarted = self._was_restarted(before)
-                if restarted and not deadline.reached:
+                if restarted and deadline.remaining > _SAME_RUN_SECONDS:
                     raise ContainerNotRunning(f"container {before.name} was killed and started again under it")
-                # else another command's timeout has ended this one a moment before its own
+                # else the timeout of another command has ended this one just before its own
                 outcome.timed_out = outcome.container_restarted = restarted
         except EngineTimeout as exc:
             if not deadline.reached:

@@ -156,8 +156,8 @@ def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None
     """Give the session manager that all calls of this process with the same workspace share."""
     if workspace is None and workspace_host is not None:
         raise InvalidInput(f"workspace_host={workspace_host!r} without workspace: name both, or none")
-    base = None if workspace is None else _checks.check_path_text(os.fspath(workspace), "workspace")
-    host = None if workspace_host is None else _checks.check_absolute_path(os.fspath(workspace_host), "workspace_host")
+    base = None if workspace is None else _checks.check_path_text(workspace, "workspace")
+    host = None if workspace_host is None else _checks.check_absolute_path(workspace_host, "workspace_host")
     prefix = _checks.check_prefix(os.environ.get("PODKIT_CONTAINER_PREFIX") or DEFAULT_PREFIX)
     backend = default_backend()
     with _lock:
@@ -232,8 +232,11 @@ def run_in_docker(
         EngineError: the engine refused; a more exact class where one fits.
     """
     CommandRequest.checked(command, working_dir=working_dir, environment=environment, timeout=command_timeout)
-    for path in files or ():
+    if files is not None and not isinstance(files, Mapping):
+        raise InvalidInput(f"files is a {type(files).__name__}: pass a dict of paths and contents")
+    for path, content in (files or {}).items():
         resolve_container_path(path)
+        _checks.check_content(content, f"files[{path!r}]")
     # the lifetime must not cut the command short, but ends the container of a caller that was killed
     lifetime = math.ceil(command_timeout or _LONGEST_RUN_SECONDS) + _RUN_GRACE_SECONDS
     config = ContainerConfig(container_lifetime_seconds=lifetime, **({} if image is None else {"image": image}))

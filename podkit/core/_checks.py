@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 
 from podkit.errors import InvalidInput
 
@@ -69,7 +69,7 @@ def check_prefix(value: object) -> str:
 
 def check_path_text(value: object, what: str) -> str:
     """Accept a non-empty path of at most 4,096 bytes, as `str` or `pathlib` path; give it as `str`."""
-    text = check_text(str(value) if isinstance(value, PurePath) else value, what)
+    text = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, what)
     if not text:
         raise InvalidInput(f"{what}='' is empty: pass a path")
     if len(text.encode()) > PATH_MAX_BYTES:
@@ -147,6 +147,13 @@ def check_timeout(value: float | None, what: str = "timeout") -> float | None:
     if not math.isfinite(value) or value <= 0:
         raise InvalidInput(f"{what}={shown(value)}: pass seconds above 0, or None for no limit")
     return float(value)
+
+
+def check_age(value: object, what: str) -> float:
+    """Accept seconds of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # which NaN is not
+        raise InvalidInput(f"{what}={shown(value)}: pass seconds, at least 0")
+    return value
 
 
 def memory_bytes(value: str | int) -> int:

@@ -36,6 +36,7 @@ class SessionEntry:
     def renew(self) -> None:
         """Make new locks, as a forked child must; whatever ran in the parent does not run here."""
         self.lock = threading.RLock()
+        self.depth = 0  # how often the thread that has the lock holds the entry
         self._uses_lock = threading.Lock()  # guards _uses
         self._uses = 0
 
@@ -88,10 +89,12 @@ class SessionTable:
                 with self._lock:
                     if self._entries.get(key) is not entry:
                         continue  # it was dropped while this thread waited for it
+                entry.depth += 1
                 try:
                     yield entry
                 finally:
-                    if entry.session is None:
+                    entry.depth -= 1
+                    if entry.session is None and not entry.depth:
                         with self._lock:
                             self._entries.pop(key, None)
                 return

@@ -67,5 +67,5 @@ def tell(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     """Call an event method; what it raises is logged and goes no further."""
     try:
         method(*args, **kwargs)
-    except Exception:
+    except (Exception, SystemExit):  # it is the user's code, and may raise anything; Ctrl-C is not its own
         _logger.exception("the event handler's %s raised", getattr(method, "__qualname__", method))

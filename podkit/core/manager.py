@@ -85,10 +85,10 @@ class BaseContainerManager(ABC):
         self.container_prefix = check_prefix(container_prefix)
         self.workspace_base = None
         if workspace_base is not None:
-            self.workspace_base = Path(check_path_text(os.fspath(workspace_base), "workspace_base")).absolute()
+            self.workspace_base = Path(check_path_text(workspace_base, "workspace_base")).absolute()
         self.workspace_base_host = None
         if workspace_base_host is not None:
-            host = check_absolute_path(os.fspath(workspace_base_host), "workspace_base_host")
+            host = check_absolute_path(workspace_base_host, "workspace_base_host")
             self.workspace_base_host = Path(host)
         self.event_handler = event_handler or PodkitEventHandler()
         self._exec = EngineExec(backend)

@@ -124,7 +124,7 @@ class BaseSessionManager:
             if entry.session is not None:
                 self._check_same(entry, wanted)
                 self._bring_up(entry)
-                return entry.session
+                return self._active(entry)
             try:
                 return self._open(entry, wanted)
             except Exception as exc:
@@ -403,17 +403,24 @@ class BaseSessionManager:
     def cleanup_expired_sessions(self) -> list[Session]:
         """Close the sessions of this manager that were idle for longer than their timeout, and give them.
 
-        A session with a running command is not idle, whichever process runs it.
+        A session with a running command is not idle, whichever process runs it. One that cannot be closed is logged
+        and tried again the next time.
         """
         closed = []
         for entry in self._table.entries():
-            with entry.lock:
+            if not entry.lock.acquire(blocking=False):
+                continue  # it is being made, recovered or closed: so it is not idle
+            try:
                 session = entry.session
                 if session is None or not session.is_expired() or self._busy(entry):
                     continue
                 tell(self.event_handler.on_session_expired, session)
                 self.close_session(entry.user_id, entry.session_id)
                 closed.append(session)
+            except PodkitError as exc:  # the others expire all the same
+                _logger.warning("session %r could not be closed: %s", entry.session_id, exc)
+            finally:
+                entry.lock.release()
         return closed
 
     def _busy(self, entry: SessionEntry) -> bool:

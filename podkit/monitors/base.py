@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 
 from podkit.core._checks import check_timeout
 from podkit.errors import InvalidInput
+from podkit.utils._deadline import Deadline
 from podkit.utils._fork import renew_after_fork
 
 STOP_SECONDS = 4.0
@@ -82,8 +83,9 @@ class BaseThreadMonitor(ABC):
     def _run(self, stopping: threading.Event) -> None:
         self._round.stopping = stopping
         while not stopping.is_set():
+            next_round = Deadline.after(self.check_interval)
             try:
                 self.tick()
             except BaseException:  # a handler may raise SystemExit: the watch must go on
                 _logger.exception("a round of %s failed", type(self).__name__)
-            stopping.wait(self.check_interval)
+            stopping.wait(next_round.remaining)

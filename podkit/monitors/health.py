@@ -13,7 +13,10 @@ from podkit.errors import PodkitError
 from podkit.monitors.base import BaseThreadMonitor
 
 RESTARTS = 5
-"""How many times in a row a container that does not stay up is restarted before it is given up."""
+"""How many times a container that does not stay up is restarted before it is given up."""
+
+HEALTHY_ROUNDS = 3
+"""In how many rounds in a row a container must be found running before its restarts are forgotten."""
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ class ContainerHealthMonitor(BaseThreadMonitor):
         self.log_lines = log_lines
         self._sessions: SessionCare | None = None
         self._given_up: set[str] = set()
-        self._restarts: dict[str, int] = {}  # in a row
+        self._restarts: dict[str, int] = {}  # without HEALTHY_ROUNDS in between
+        self._healthy_rounds: dict[str, int] = {}
 
     def register(self, sessions: SessionCare) -> None:
         """Have a session manager told of what breaks; a later one replaces an earlier one."""
@@ -51,7 +55,9 @@ class ContainerHealthMonitor(BaseThreadMonitor):
         """Look at every container once, then close the sessions that expired."""
         containers = self.container_manager.containers
         self._given_up &= containers.keys()
-        self._restarts = {id: count for id, count in self._restarts.items() if id in containers}
+        for counts in (self._restarts, self._healthy_rounds):
+            for gone in counts.keys() - containers.keys():
+                del counts[gone]
         for container_id, record in containers.items():
             if self.stopping:
                 return
@@ -71,11 +77,19 @@ class ContainerHealthMonitor(BaseThreadMonitor):
         remedy = judge(info)
         if remedy is Remedy.RESTART and self._restarts.get(container_id, 0) < RESTARTS:
             self._restarts[container_id] = self._restarts.get(container_id, 0) + 1
+            self._healthy_rounds.pop(container_id, None)
             self._restart(container_id, info)
         elif remedy in (Remedy.RESTART, Remedy.RECREATE):
             self._give_up(container_id, info)
         elif remedy is Remedy.NONE:
-            self._restarts.pop(container_id, None)
+            self._note_healthy(container_id)
+
+    def _note_healthy(self, container_id: str) -> None:
+        """Forget a container's restarts, but only once it has stayed up: it may be dying soon after each of them."""
+        if container_id in self._restarts:
+            self._healthy_rounds[container_id] = self._healthy_rounds.get(container_id, 0) + 1
+            if self._healthy_rounds[container_id] >= HEALTHY_ROUNDS:
+                del self._restarts[container_id], self._healthy_rounds[container_id]
 
     def _restart(self, container_id: str, info: WorkloadInfo | None) -> None:
         _logger.info("restarting container %s: %s", container_id[:12], reason(info))

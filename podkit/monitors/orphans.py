@@ -7,7 +7,7 @@ from datetime import datetime
 
 from podkit.backends.base import Backend, WorkloadInfo
 from podkit.core import _identity
-from podkit.core._checks import check_prefix
+from podkit.core._checks import check_age, check_prefix
 from podkit.core.events import PodkitEventHandler, tell
 from podkit.core.models import ContainerStatus, utc_now
 from podkit.errors import ContainerNotFound, InvalidInput, PodkitError
@@ -43,11 +43,9 @@ class OrphanContainerCleaner(BaseThreadMonitor):
         event_handler: PodkitEventHandler | None = None,
     ) -> None:
         super().__init__(check_interval)
-        if max_age_seconds < 0:
-            raise InvalidInput(f"max_age_seconds={max_age_seconds}: pass seconds, at least 0")
         self.backend = backend
         self.container_prefix = check_prefix(container_prefix)
-        self.max_age_seconds = max_age_seconds
+        self.max_age_seconds = check_age(max_age_seconds, "max_age_seconds")
         self.event_handler = event_handler or PodkitEventHandler()
         self._reported: set[str] = set()
 

@@ -1,0 +1,211 @@
+"""Images, commands and time: the Docker backend against an engine that answers late, wrongly or not at all."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from podkit.backends.base import ExecSpec, NotStarted
+from podkit.backends.docker import DockerBackend
+from podkit.errors import (
+    ContainerNotFound,
+    ContainerNotRunning,
+    EngineError,
+    EngineTimeout,
+    EngineUnavailable,
+    ImageNotFound,
+    InvalidInput,
+    PodkitError,
+)
+from podkit.utils._deadline import Deadline, engine_deadline
+from tests.support.waiting import within
+from tests.unit.backends.peer import CHUNKED, ID, EngineServer, Step, chunk, error, freeze, hang_up, reply
+from tests.unit.support import make_spec
+
+EXEC = ExecSpec(argv=["ls"])
+UPGRADE = b"HTTP/1.1 101 UPGRADED\r\n\r\n"
+
+
+# --- images ----------------------------------------------------------------------------------------
+
+PULL = "POST /images/create"
+
+
+def test_a_pull_tells_of_its_progress(server: EngineServer, backend: DockerBackend) -> None:
+    server.answers[PULL] = [CHUNKED, chunk(b'{"status":"Pulling","id":"1"}'), chunk(b'{"status":"Done"}'), chunk(b"")]
+    told: list[str] = []
+    backend.pull_image("some:image", told.append)
+    assert told == ["1 Pulling", "Done"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        error(404, "manifest unknown"),
+        error(500, "no route to the registry"),
+        [CHUNKED, chunk(b'{"status":"Pulling"}'), chunk(b'{"error":"manifest unknown"}'), chunk(b"")],
+    ],
+)
+def test_an_image_that_cannot_be_had_is_named(server: EngineServer, backend: DockerBackend, script: list[Step]) -> None:
+    server.answers[PULL] = script
+    with pytest.raises(ImageNotFound, match="'some:image'"):
+        backend.pull_image("some:image", lambda text: None)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [hang_up],
+        [CHUNKED, chunk(b'{"status":"Pulling"}'), hang_up],
+        [CHUNKED, chunk(b'{"status":"Pulling"}')[:-9], hang_up],
+        [CHUNKED, chunk(b"no json"), chunk(b"")],
+    ],
+)
+def test_a_pull_that_breaks_off_is_a_typed_error(
+    server: EngineServer, backend: DockerBackend, script: list[Step]
+) -> None:
+    server.answers[PULL] = script
+    with within(2), pytest.raises(PodkitError):
+        backend.pull_image("some:image", lambda text: None)
+
+
+def test_a_pull_that_hangs_is_held_to_the_callers_deadline(server: EngineServer, backend: DockerBackend) -> None:
+    server.answers[PULL] = [CHUNKED, chunk(b'{"status":"Pulling"}'), freeze]
+    with within(0.9), engine_deadline(Deadline.after(0.1)), pytest.raises(EngineTimeout):
+        backend.pull_image("some:image", lambda text: None)
+
+
+# --- commands --------------------------------------------------------------------------------------
+
+
+def frame(data: bytes) -> bytes:
+    return struct.pack(">BxxxL", 1, len(data)) + data
+
+
+def expect_exec(server: EngineServer, *script: Step, ended: dict[str, Any] | None = None) -> None:
+    server.answers |= {
+        f"POST /containers/{ID}/exec": [reply(201, {"Id": "e1"})],
+        "POST /exec/e1/start": list(script),
+        "GET /exec/e1/json": [reply(200, {"Running": False, "ExitCode": 0, "Pid": 5} | (ended or {}))],
+    }
+
+
+def run(backend: DockerBackend) -> tuple[bytes, int | None]:
+    stream = backend.open_stream(ID, EXEC)
+    try:
+        output = b""
+        while data := stream.read(Deadline.after(1)).data:
+            output += data
+        return output, stream.exit_code()
+    finally:
+        stream.close()
+
+
+def test_a_commands_output_and_exit_code_are_read(server: EngineServer, backend: DockerBackend) -> None:
+    expect_exec(server, UPGRADE + frame(b"hello"), hang_up, ended={"ExitCode": 3})
+    assert run(backend) == (b"hello", 3)
+
+
+@pytest.mark.parametrize("state", [{"Running": True}, {"ExitCode": None}])
+def test_a_command_that_runs_has_no_exit_code(
+    server: EngineServer, backend: DockerBackend, state: dict[str, Any]
+) -> None:
+    expect_exec(server, UPGRADE, hang_up, ended=state)
+    assert run(backend) == (b"", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "result"),
+    [
+        ('exec: "nope": executable file not found in $PATH: unknown', 127, 127),
+        ('exec: "/nope": stat /nope: no such file or directory: unknown', 127, 127),
+        ('exec: "/etc/passwd": permission denied: unknown', 126, 126),
+    ],
+)
+def test_a_program_that_could_not_be_started_is_told_from_one_that_ended_so(
+    server: EngineServer, backend: DockerBackend, said: str, code: int, result: int
+) -> None:
+    expect_exec(server, UPGRADE + frame(said.encode()), hang_up, ended={"ExitCode": code, "Pid": 0})
+    with pytest.raises(NotStarted) as caught:
+        run(backend)
+    assert caught.value.exit_code == result
+    expect_exec(server, UPGRADE + frame(said.encode()), hang_up, ended={"ExitCode": code, "Pid": 5})
+    assert run(backend)[1] == code
+
+
+@pytest.mark.parametrize("said", ["unable to find user bob: no matching entries", "chdir to cwd (/nope) failed"])
+def test_a_user_or_directory_that_does_not_exist_is_bad_input(
+    server: EngineServer, backend: DockerBackend, said: str
+) -> None:
+    expect_exec(server, UPGRADE + frame(said.encode()), hang_up, ended={"ExitCode": 126, "Pid": 0})
+    with pytest.raises(InvalidInput, match=r"user|cwd"):
+        run(backend)
+
+
+@pytest.mark.parametrize(
+    ("status", "ours"),
+    [(400, InvalidInput), (404, ContainerNotFound), (409, ContainerNotRunning), (500, EngineError)],
+)
+@pytest.mark.parametrize("step", ["POST /containers/{id}/exec", "POST /exec/e1/start"])
+def test_a_command_that_is_refused_is_a_typed_error(
+    server: EngineServer, backend: DockerBackend, status: int, ours: type[PodkitError], step: str
+) -> None:
+    expect_exec(server)
+    server.answers[step.format(id=ID)] = error(status, "the engine's words")
+    with pytest.raises(ours, match="the engine's words") as caught:
+        backend.open_stream(ID, EXEC)
+    assert type(caught.value) is ours
+
+
+@pytest.mark.parametrize("script", [[hang_up], [b"SSH-2.0-OpenSSH\r\n\r\n"], [UPGRADE + b"\x09" * 20]])
+def test_a_command_whose_stream_is_none_is_a_typed_error(
+    server: EngineServer, backend: DockerBackend, script: list[Step]
+) -> None:
+    expect_exec(server, *script)
+    with pytest.raises(PodkitError):
+        run(backend)
+
+
+# --- time ------------------------------------------------------------------------------------------
+
+CALLS: dict[str, tuple[str, Callable[[DockerBackend], object]]] = {
+    "create": ("POST /containers/create", lambda backend: backend.create_workload(make_spec())),
+    "start": (f"POST /containers/{ID}/start", lambda backend: backend.start_workload(ID)),
+    "remove": (f"DELETE /containers/{ID}", lambda backend: backend.remove_workload(ID)),
+    "inspect": (f"GET /containers/{ID}/json", lambda backend: backend.inspect_workload(ID)),
+    "list": ("GET /containers/json", lambda backend: backend.list_workloads()),
+    "exec": (f"POST /containers/{ID}/exec", lambda backend: backend.open_stream(ID, EXEC)),
+}
+
+
+@pytest.mark.parametrize("key", CALLS)
+def test_a_frozen_engine_is_a_timeout_by_the_callers_deadline(
+    server: EngineServer, backend: DockerBackend, key: str
+) -> None:
+    request, act = CALLS[key]
+    server.answers[request] = [freeze]
+    with within(0.9), engine_deadline(Deadline.after(0.05)), pytest.raises(EngineTimeout):
+        act(backend)
+
+
+def test_an_engine_that_freezes_in_the_middle_of_an_answer_is_a_timeout(
+    server: EngineServer, backend: DockerBackend
+) -> None:
+    server.answers["GET /containers/json"] = [reply(200, ["x" * 100])[:-50], freeze]
+    with within(0.9), engine_deadline(Deadline.after(0.05)), pytest.raises(EngineTimeout):
+        backend.list_workloads()
+
+
+def test_an_answer_that_is_cut_is_unavailable(server: EngineServer, backend: DockerBackend) -> None:
+    server.answers["GET /containers/json"] = [reply(200, ["x" * 100])[:-50], hang_up]
+    with pytest.raises(EngineUnavailable):
+        backend.list_workloads()
+
+
+def test_an_answer_that_is_no_json_is_a_typed_error(server: EngineServer, backend: DockerBackend) -> None:
+    server.answers["GET /containers/json"] = [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"]
+    with pytest.raises(PodkitError):
+        backend.list_workloads()

@@ -1,0 +1,52 @@
+"""A handler that raises is logged and never breaks the operation."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+
+import pytest
+
+from podkit.core.events import PodkitEventHandler, tell
+from podkit.core.models import ContainerConfig
+from tests.unit.support import Recorder
+
+EVENTS = [name for name in vars(PodkitEventHandler) if name.startswith("on_")]
+
+
+def test_a_handler_that_overrides_nothing_does_nothing() -> None:
+    handler, config = PodkitEventHandler(), ContainerConfig()
+    assert handler.on_container_creating("bob", "1", config) is config
+    for name in EVENTS:
+        method = getattr(handler, name)
+        if name != "on_container_creating":
+            assert method(*[None for _ in inspect.signature(method).parameters]) is None
+
+
+def test_the_recorder_of_these_tests_knows_every_event() -> None:
+    assert [name for name in EVENTS if name not in vars(Recorder)] == []
+
+
+def test_an_event_is_told_with_its_arguments() -> None:
+    recorder = Recorder()
+    tell(recorder.on_container_removed, "id", "name")
+    assert recorder.events == [("on_container_removed", ("id", "name"))]
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), RecursionError(), AssertionError(), OSError()])
+def test_what_a_handler_raises_is_logged_and_goes_no_further(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    recorder = Recorder()
+    recorder.raising["on_container_removed"] = error
+    with caplog.at_level(logging.ERROR):
+        tell(recorder.on_container_removed, "id", "name")
+    assert "on_container_removed raised" in caplog.text
+    assert type(error).__name__ in caplog.text
+
+
+def test_ctrl_c_in_a_handler_is_not_swallowed() -> None:
+    recorder = Recorder()
+    recorder.raising["on_container_removed"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        tell(recorder.on_container_removed, "id", "name")

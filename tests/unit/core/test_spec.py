@@ -1,0 +1,90 @@
+"""From a configuration to what a backend is asked to make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from podkit.core._spec import main_process, mount_to_dict, workload_spec
+from podkit.core.models import ContainerConfig, Mount
+
+
+@pytest.mark.parametrize(
+    ("fields", "entrypoint", "command"),
+    [
+        ({}, [], ["sleep", "60"]),
+        ({"container_lifetime_seconds": 5}, [], ["sleep", "5"]),
+        ({"entrypoint": []}, [], ["sleep", "infinity"]),
+        ({"entrypoint": [], "container_lifetime_seconds": 5}, [], ["sleep", "infinity"]),
+        ({"command": ["serve", "x"]}, [], ["serve", "x"]),
+        ({"entrypoint": [], "command": ["serve"]}, [], ["serve"]),
+        ({"entrypoint": ["/init"]}, ["/init"], []),
+        ({"entrypoint": ["/init"], "command": ["serve"]}, ["/init"], ["serve"]),
+        ({"use_image_defaults": True}, None, None),
+        ({"use_image_defaults": True, "container_lifetime_seconds": 5}, None, None),
+    ],
+    ids=str,
+)
+def test_the_main_process_is(fields: dict[str, Any], entrypoint: Any, command: Any) -> None:
+    assert main_process(ContainerConfig(**fields)) == (entrypoint, command)
+
+
+def spec(**fields: Any) -> Any:
+    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], ["front"])
+
+
+def test_podkits_own_process_runs_under_the_engines_init() -> None:
+    assert spec().init
+    assert spec(command=["serve"]).init
+    assert spec(entrypoint=[]).init
+
+
+def test_an_entrypoint_that_may_be_an_init_itself_is_the_first_process() -> None:
+    assert not spec(entrypoint=["/init"]).init
+    assert not spec(use_image_defaults=True).init
+
+
+def test_no_workload_is_without_limits() -> None:
+    found = spec()
+    assert (found.cpu_limit, found.memory_bytes) == (1.0, 512 << 20)
+    assert found.pids_limit > 0
+
+
+def test_a_workload_keeps_eight_capabilities() -> None:
+    assert sorted(spec().capabilities) == [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "NET_BIND_SERVICE",
+        "SETGID",
+        "SETUID",
+    ]
+
+
+def test_the_rest_is_handed_on() -> None:
+    found = spec(image="i:1", user="u", ports=[80], working_dir="/src", environment={"A": "1"}, memory_limit="1g")
+    assert (found.name, found.image, found.user, found.working_dir) == ("unit-x", "i:1", "u", "/src")
+    assert (found.ports, found.networks, found.labels) == ([80], ["front"], {"a": "b"})
+    assert (found.environment, found.memory_bytes) == ({"A": "1"}, 1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("mount", "made"),
+    [
+        (
+            Mount(source="/a", target="/b", read_only=True),
+            {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True},
+        ),
+        (
+            Mount(source="data", target="/b", type="volume"),
+            {"Type": "volume", "Source": "data", "Target": "/b", "ReadOnly": False},
+        ),
+        (Mount(target="/b", type="tmpfs"), {"Type": "tmpfs", "Target": "/b", "ReadOnly": False}),
+    ],
+    ids=lambda value: getattr(value, "type", ""),
+)
+def test_a_mount_becomes_dockers_mount_dict(mount: Mount, made: dict[str, Any]) -> None:
+    assert mount_to_dict(mount) == made

@@ -1,0 +1,175 @@
+"""Deadlines on the monotonic clock, and waiting for them."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from podkit.errors import EngineTimeout
+from podkit.testing import ManualClock
+from podkit.utils._deadline import (
+    Deadline,
+    call_deadline,
+    caller_deadline,
+    engine_deadline,
+    held,
+    wait_until,
+)
+from tests.support.waiting import within
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(now=100.0)
+
+
+def test_a_deadline_is_reached_when_its_seconds_have_passed(clock: ManualClock) -> None:
+    deadline = Deadline.after(5, clock=clock)
+    assert (deadline.remaining, deadline.reached) == (5, False)
+    clock.advance(5)
+    assert (deadline.remaining, deadline.reached) == (0, True)
+    clock.advance(5)
+    assert deadline.remaining == 0
+
+
+def test_a_deadline_of_none_is_never_reached(clock: ManualClock) -> None:
+    deadline = Deadline.after(None, clock=clock)
+    clock.advance(1e12)
+    assert not deadline.reached
+    assert deadline.remaining == math.inf
+
+
+def test_the_earlier_of_two_deadlines_counts(clock: ManualClock) -> None:
+    assert Deadline.after(5, clock=clock).at_most(2).remaining == 2
+    assert Deadline.after(5, clock=clock).at_most(9).remaining == 5
+    assert Deadline.after(None, clock=clock).at_most(9).remaining == 9
+
+
+def test_system_calls_get_none_for_ever(clock: ManualClock) -> None:
+    assert Deadline.after(None, clock=clock).wait_seconds() is None
+    assert Deadline.after(None, clock=clock).wait_seconds(3) == 3
+    assert Deadline.after(2, clock=clock).wait_seconds(3) == 2
+
+
+def test_a_deadline_reads_the_monotonic_clock_by_default() -> None:
+    assert Deadline.after(0).clock is time.monotonic
+
+
+# --- deadlines of callers --------------------------------------------------------------------------
+
+
+def test_a_call_has_the_callers_deadline_where_that_is_earlier(clock: ManualClock) -> None:
+    with engine_deadline(Deadline.after(5)):
+        assert 4 < call_deadline(60).remaining <= 5
+        assert call_deadline(1).remaining <= 1
+    assert 59 < call_deadline(60).remaining <= 60
+
+
+def test_an_inner_deadline_never_extends_an_outer_one() -> None:
+    with engine_deadline(Deadline.after(1)), engine_deadline(Deadline.after(100)):
+        assert call_deadline(60).remaining <= 1
+
+
+def test_an_inner_deadline_ends_with_its_block() -> None:
+    with engine_deadline(Deadline.after(30)):
+        with engine_deadline(Deadline.after(1)):
+            pass
+        assert call_deadline(60).remaining > 20
+
+
+def test_a_deadline_ends_with_its_block_when_that_raises() -> None:
+    with pytest.raises(KeyError), engine_deadline(Deadline.after(1)):
+        raise KeyError
+    assert caller_deadline().remaining == math.inf
+
+
+def test_a_call_after_its_deadline_is_not_made() -> None:
+    with engine_deadline(Deadline.after(0)), pytest.raises(EngineTimeout):
+        call_deadline()
+
+
+def test_a_deadline_holds_in_its_own_thread_alone() -> None:
+    with engine_deadline(Deadline.after(1)), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: caller_deadline().remaining).result() == math.inf
+
+
+# --- locks -----------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_held_inside_the_block_alone() -> None:
+    lock = threading.Lock()
+    with held(lock, Deadline.after(None), "busy"):
+        assert lock.locked()
+    assert not lock.locked()
+
+
+def test_a_lock_that_another_thread_holds_is_waited_for_until_the_deadline() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    with (
+        within(1),
+        pytest.raises(EngineTimeout, match="still closing it"),
+        held(lock, Deadline.after(0.05), "closing it"),
+    ):
+        raise AssertionError("unreachable")
+    assert lock.locked()
+
+
+def test_a_lock_is_released_when_its_block_raises() -> None:
+    lock = threading.Lock()
+    with pytest.raises(KeyError), held(lock, Deadline.after(1), "busy"):
+        raise KeyError
+    assert not lock.locked()
+
+
+@pytest.mark.parametrize("seconds", [1e9, 1e300])
+def test_a_very_long_deadline_is_no_error(seconds: float) -> None:
+    with held(threading.Lock(), Deadline.after(seconds), "busy"):
+        pass
+
+
+# --- waiting ---------------------------------------------------------------------------------------
+
+
+def test_waiting_ends_when_the_check_comes_true() -> None:
+    answers = iter([False, False, True])
+    assert wait_until(lambda: next(answers), deadline=Deadline.after(5), interval=0.001)
+
+
+def test_waiting_ends_at_the_deadline() -> None:
+    with within(1):
+        assert not wait_until(lambda: False, deadline=Deadline.after(0.03), interval=0.001)
+
+
+def test_the_check_is_made_once_even_after_the_deadline() -> None:
+    assert wait_until(lambda: True, deadline=Deadline.after(-1))
+    assert not wait_until(lambda: False, deadline=Deadline.after(-1))
+
+
+def test_the_check_is_made_once_more_at_the_deadline() -> None:
+    began = time.monotonic()
+    assert wait_until(lambda: time.monotonic() >= began + 0.05, deadline=Deadline.after(0.06), interval=10)
+
+
+def test_what_the_check_raises_ends_the_waiting() -> None:
+    def check() -> bool:
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError):
+        wait_until(check, deadline=Deadline.after(5))
+
+
+@pytest.mark.parametrize(("longest", "most"), [(0.5, 9), (0.01, 16)])
+def test_the_pauses_double_up_to_their_limit(longest: float, most: int) -> None:
+    moments: list[float] = []
+
+    def check() -> bool:
+        moments.append(time.monotonic())
+        return False
+
+    wait_until(check, deadline=Deadline.after(0.1), interval=0.001, longest_interval=longest)
+    assert 3 < len(moments) <= most

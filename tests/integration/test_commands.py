@@ -1,0 +1,167 @@
+"""What a command gets, and what comes back of it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import pytest
+
+from podkit import SessionProxy
+from podkit.errors import InvalidInput
+from tests.support.engine import Engine
+from tests.support.waiting import eventually, within
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 77, 123, 124, 125, 126, 127, 128, 129, 137, 143, 200, 254, 255])
+def test_the_exit_code_is_the_commands_own(either: SessionProxy, code: int) -> None:
+    result = either.execute_command(f"exit {code}")
+
+    assert (result.exit_code, result.ok, result.timed_out) == (code, code == 0, False)
+
+
+@pytest.mark.parametrize(("signal", "number"), [("HUP", 1), ("INT", 2), ("KILL", 9), ("USR1", 10), ("TERM", 15)])
+def test_a_command_that_a_signal_ends_has_128_and_its_number(either: SessionProxy, signal: str, number: int) -> None:
+    with within(10):
+        result = either.execute_command(f"kill -{signal} $$; sleep 30", timeout=30)
+
+    assert (result.exit_code, result.timed_out, result.container_restarted) == (128 + number, False, False)
+
+
+def test_a_list_whose_program_is_missing_ends_with_127(either: SessionProxy) -> None:
+    result = either.execute_command(["no-such-program", "argument"])
+
+    assert result.exit_code == 127
+    assert "no-such-program" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_shell_whose_program_is_missing_ends_with_127(either: SessionProxy) -> None:
+    assert either.execute_command("no-such-program").exit_code == 127
+
+
+@pytest.mark.parametrize("command", [["/etc/passwd"], ["/etc"], "/etc/passwd", "/etc"])
+def test_what_cannot_be_run_ends_with_126(either: SessionProxy, command: str | list[str]) -> None:
+    assert either.execute_command(command).exit_code == 126
+
+
+def test_a_string_is_run_by_a_shell(either: SessionProxy) -> None:
+    assert either.execute_command("echo $((6 * 7)) && echo two | tr a-z A-Z").stdout == "42\nTWO\n"
+
+
+def test_a_list_is_run_as_it_is(either: SessionProxy) -> None:
+    assert either.execute_command(["echo", "$HOME; ls *", "a  b", "", '"']).stdout == '$HOME; ls * a  b  "\n'
+
+
+def test_commands_start_in_the_workspace(either: SessionProxy) -> None:
+    assert either.execute_command("pwd").stdout == "/workspace\n"
+
+
+def test_a_command_runs_in_the_directory_that_it_was_given(either: SessionProxy) -> None:
+    assert either.execute_command(["pwd"], working_dir="/proc").stdout == "/proc\n"
+
+
+def test_a_working_directory_that_does_not_exist_is_an_error_that_names_it(either: SessionProxy) -> None:
+    with pytest.raises(InvalidInput, match="/no/such/directory"):
+        either.execute_command("pwd", working_dir="/no/such/directory")
+
+
+def test_a_command_sees_its_environment(either: SessionProxy) -> None:
+    value = "two words, a 'quote', an = and a\nsecond line, ü"
+
+    result = either.execute_command(["sh", "-c", 'printf %s "$PODKIT_TEST"'], environment={"PODKIT_TEST": value})
+
+    assert result.stdout == value
+
+
+def test_the_environment_of_one_command_is_not_seen_by_the_next(either: SessionProxy) -> None:
+    either.execute_command("true", environment={"PODKIT_ONCE": "1"})
+
+    assert either.execute_command("echo ${PODKIT_ONCE-unset}").stdout == "unset\n"
+
+
+def test_nothing_of_the_callers_environment_is_inside(either: SessionProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODKIT_CANARY", "canary-5b1f")
+
+    assert "canary" not in either.execute_command("env").stdout
+
+
+@pytest.mark.parametrize(("user", "uid"), [("nobody", "65534"), ("65534", "65534"), ("1234:5678", "1234"), ("0", "0")])
+def test_a_command_runs_as_the_user_that_it_was_given(either: SessionProxy, user: str, uid: str) -> None:
+    assert either.execute_command(["id", "-u"], user=user).stdout.strip() == uid
+
+
+def test_a_command_runs_as_the_images_user_by_default(either: SessionProxy) -> None:
+    assert either.execute_command("whoami").stdout == "root\n"
+
+
+def test_a_user_that_the_container_does_not_know_is_an_error_that_names_it(either: SessionProxy) -> None:
+    with pytest.raises(InvalidInput, match="no-such-user"):
+        either.execute_command("id", user="no-such-user")
+
+
+def test_standard_output_and_error_are_kept_apart(either: SessionProxy) -> None:
+    result = either.execute_command("echo out; echo err >&2; echo out again; echo err again >&2")
+
+    assert (result.stdout, result.stderr) == ("out\nout again\n", "err\nerr again\n")
+
+
+def test_a_command_without_input_finds_it_empty(either: SessionProxy) -> None:
+    with within(10):
+        assert either.execute_command("cat; echo end", timeout=30).stdout == "end\n"
+
+
+@pytest.mark.parametrize("text", ["", "one line\n", "ünï\0 \r\n", "x" * 70_000])
+def test_a_command_reads_its_input_to_the_end(either: SessionProxy, text: str) -> None:
+    assert either.execute_command(["cat"], input=text, timeout=30).stdout == text
+
+
+def test_thirty_megabytes_of_input_arrive_whole(either: SessionProxy) -> None:
+    data = bytes(range(256)) * (30 * 4096)
+
+    result = either.execute_command("sha256sum", input=data, timeout=60)
+
+    assert result.stdout.split()[0] == hashlib.sha256(data).hexdigest()
+
+
+def test_input_that_a_command_does_not_read_delays_nothing(either: SessionProxy) -> None:
+    with within(10):
+        result = either.execute_command("head -c 5", input=b"12345" + bytes(30 << 20), timeout=60)
+
+    assert (result.exit_code, result.stdout) == (0, "12345")
+
+
+def test_the_duration_is_that_of_the_command(shell: SessionProxy) -> None:
+    result = shell.execute_command("sleep 0.5")
+
+    assert 0.5 <= result.duration_seconds < 5
+
+
+def test_a_child_in_the_background_does_not_hold_up_the_result(either: SessionProxy, engine: Engine) -> None:
+    id = either.get_info().container_id
+    assert id is not None
+
+    began = time.monotonic()
+    result = either.execute_command("echo begun; sleep 4.25 & echo $!")
+    took = time.monotonic() - began
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("begun\n")
+    assert took < 3.5
+    assert "sleep 4.25" in engine.processes(id)
+    assert eventually(lambda: "sleep 4.25" not in engine.processes(id))
+
+
+def test_what_a_command_printed_is_whole_even_if_a_child_holds_its_pipes(either: SessionProxy) -> None:
+    result = either.execute_command("sleep 3.75 & i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done")
+
+    assert result.stdout.splitlines() == [f"line {number}" for number in range(20_000)]
+
+
+def test_a_command_that_closes_its_output_and_goes_on_is_waited_for(either: SessionProxy) -> None:
+    result = either.execute_command("echo first; exec > /dev/null 2>&1; sleep 1; exit 7")
+
+    assert (result.exit_code, result.stdout) == (7, "first\n")
+    assert result.duration_seconds >= 1

@@ -1,0 +1,174 @@
+"""A command whose container, engine or caller goes away under it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from podkit import SessionProxy, get_docker_session
+from podkit.core.models import ContainerConfig
+from podkit.errors import CommandInterrupted
+from tests.integration.conftest import OpenSession
+from tests.support.engine import Engine
+from tests.support.processes import start_python
+from tests.support.programs import MARK, SURVIVORS
+from tests.support.waiting import eventually, within
+
+pytestmark = pytest.mark.integration
+
+INTERRUPTED = """
+import sys
+from podkit import get_docker_session
+
+session = get_docker_session("bob", sys.argv[1])
+session.execute_command(sys.argv[2], on_stdout=lambda text: print(text, end="", flush=True))
+"""
+
+
+def container_of(session: SessionProxy) -> str:
+    id = session.get_info().container_id
+    assert id is not None
+    return id
+
+
+@contextmanager
+def running_command(session: SessionProxy, command: str = "sleep 60") -> Iterator[Callable[[], BaseException | None]]:
+    """Run a command in a thread; what is given waits for its end and gives its error."""
+    begun = threading.Event()
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(
+            session.execute_command, f"echo half; {command}; echo whole", on_stdout=lambda _: begun.set()
+        )
+        assert begun.wait(20)
+        yield lambda: running.exception(timeout=15)
+
+
+@pytest.mark.parametrize("how", ["remove", "kill", "stop"])
+def test_a_command_whose_container_ends_is_interrupted_and_not_ended(
+    open_session: OpenSession, engine: Engine, how: str
+) -> None:
+    session = open_session()
+
+    with running_command(session) as error_of_command:
+        getattr(engine, how)(container_of(session))
+        error = error_of_command()
+
+    assert isinstance(error, CommandInterrupted)
+    assert error.result is not None
+    assert error.result.stdout == "half\n"
+
+
+@pytest.mark.parametrize("how", ["remove", "kill", "stop"])
+def test_after_a_command_was_interrupted_the_next_one_works(
+    open_session: OpenSession, engine: Engine, how: str
+) -> None:
+    session = open_session()
+    with running_command(session) as error_of_command:
+        getattr(engine, how)(container_of(session))
+        error_of_command()
+
+    assert session.execute_command("echo alive").stdout == "alive\n"
+    assert engine.names() == [session.get_info().container_name]
+
+
+def test_a_command_that_outlives_the_lifetime_of_its_container_is_interrupted_and_not_ended(
+    open_session: OpenSession,
+) -> None:
+    session = open_session(ContainerConfig(container_lifetime_seconds=2))
+
+    with pytest.raises(CommandInterrupted, match="lifetime") as caught:
+        session.execute_command("echo half; sleep 30; echo whole")
+    assert caught.value.result is not None
+    assert caught.value.result.stdout == "half\n"
+
+
+def test_a_command_that_kills_everything_that_it_can_does_not_end_the_session(open_session: OpenSession) -> None:
+    session = open_session()
+
+    with pytest.raises(CommandInterrupted):
+        session.execute_command("kill -KILL -1; sleep 5")
+
+    assert session.execute_command("echo alive").stdout == "alive\n"
+
+
+def test_a_paused_container_does_not_hold_up_a_commands_timeout(open_session: OpenSession, engine: Engine) -> None:
+    session = open_session()
+    with ThreadPoolExecutor() as threads:
+        begun = threading.Event()
+        running = threads.submit(
+            session.execute_command, "echo half; sleep 60", timeout=3, on_stdout=lambda _: begun.set()
+        )
+        assert begun.wait(20)
+        engine.client.api.pause(container_of(session))
+        with within(3 + 5):
+            result = running.result(timeout=15)
+
+    assert (result.exit_code, result.timed_out, result.stdout) == (124, True, "half\n")
+
+
+def test_what_a_callback_raises_ends_the_command(open_session: OpenSession, engine: Engine) -> None:
+    session = open_session()
+
+    def refuse(text: str) -> None:
+        raise ZeroDivisionError(text)
+
+    with pytest.raises(ZeroDivisionError):
+        session.execute_command(f"echo begun; sleep {MARK}", on_stdout=refuse)
+
+    assert not [line for line in engine.processes(container_of(session)) if MARK in line]
+    assert session.execute_command("echo alive").stdout == "alive\n"
+
+
+@pytest.mark.parametrize("shape", ["plain", "sigterm_ignored", "env_i_setsid"])
+def test_ctrl_c_in_the_caller_leaves_no_process_running(facade: Engine, shape: str) -> None:
+    session_id = uuid.uuid4().hex
+    with get_docker_session("bob", session_id) as session:
+        process = start_python(INTERRUPTED, session_id, f"echo begun; {SURVIVORS[shape]}")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+
+        process.send_signal(signal.SIGINT)
+        with within(15):
+            _, stderr = process.communicate(timeout=30)
+
+        assert process.returncode == -signal.SIGINT
+        assert stderr.splitlines()[-1] == "KeyboardInterrupt"
+        assert not [line for line in facade.processes(container_of(session)) if MARK in line]
+        assert session.execute_command("echo alive").stdout == "alive\n"
+
+
+def test_a_caller_that_was_killed_leaves_a_session_that_works(facade: Engine) -> None:
+    session_id = uuid.uuid4().hex
+    process = start_python(INTERRUPTED, session_id, "echo begun; sleep 50")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    with get_docker_session("bob", session_id) as session:
+        assert session.execute_command("echo alive").stdout == "alive\n"
+        assert len(facade.names()) == 1
+
+
+def test_the_container_of_a_caller_that_was_killed_stops_at_the_end_of_its_lifetime(facade: Engine) -> None:
+    code = INTERRUPTED.replace("(sys.argv[1])", "").replace(
+        'get_docker_session("bob", sys.argv[1])',
+        'get_docker_session("bob", sys.argv[1], ContainerConfig(container_lifetime_seconds=2))',
+    )
+    process = start_python(
+        "from podkit.core.models import ContainerConfig\n" + code, uuid.uuid4().hex, "echo begun; sleep 50"
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    [name] = facade.names()
+    assert eventually(lambda: facade.state(name) == "exited", seconds=15)

@@ -13,6 +13,7 @@ from typing import Self
 
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.backends._registry import default_backend
+from podkit.backends.base import Backend
 from podkit.core import _checks
 from podkit.core.files import SessionFiles
 from podkit.core.manager import SimpleContainerManager
@@ -28,7 +29,7 @@ _RUN_GRACE_SECONDS = 60  # for writing files before it and cleaning up after it
 PathLike = str | os.PathLike[str]
 
 _lock = threading.Lock()  # guards _managers
-_managers: dict[tuple[str, str | None, str | None], BaseSessionManager] = {}
+_managers: dict[tuple[Backend, str, str | None, str | None], BaseSessionManager] = {}
 
 
 def _after_fork() -> None:
@@ -161,7 +162,7 @@ def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None
     prefix = _checks.check_prefix(os.environ.get("PODKIT_CONTAINER_PREFIX") or DEFAULT_PREFIX)
     backend = default_backend()
     with _lock:
-        key = prefix, base, host
+        key = backend, prefix, base, host
         if key not in _managers:
             _managers[key] = BaseSessionManager(SimpleContainerManager(backend, prefix, base, host))
         return _managers[key]

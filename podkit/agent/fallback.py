@@ -135,6 +135,8 @@ class EngineExec:
         except InvalidInput:
             raise  # the engine refused the user or the directory: nothing runs
         except NotStarted as exc:
+            if exc.exit_code is None:
+                raise ContainerNotRunning(f"container {before.name} could not run the command: {exc}") from exc
             outcome = Outcome(stdout=OutputBuffer(0), stderr=OutputBuffer(64 << 10), exit_code=exc.exit_code)
             outcome.stderr.feed(f"{exc}\n".encode())
         except BaseException as exc:  # noqa: BLE001 - Ctrl-C, or a callback: the command must not outlive its caller

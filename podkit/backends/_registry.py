@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from functools import cache
 from importlib import import_module
 
 from podkit.backends.base import Backend
 
 _DEFAULT = "podkit.backends.docker", "DockerBackend"
+_NAMED_BY = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
-_lock = threading.Lock()  # guards the making of the default backend
+_lock = threading.Lock()  # guards _backends
+_backends: dict[tuple[str | None, ...], Backend] = {}
 
 
-@cache
-def _make_default() -> Backend:
-    module, name = _DEFAULT
-    backend: Backend = getattr(import_module(module), name)()
-    return backend
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def default_backend() -> Backend:
-    """Give the connected backend that all of this process shares.
+    """Give the connected backend that all of this process shares, as long as the environment names the same engine.
 
     Raises:
         EngineUnavailable: no engine answers; the next call tries again.
     """
+    key = tuple(os.environ.get(name) for name in _NAMED_BY)
     with _lock:
-        backend = _make_default()
+        if key not in _backends:
+            module, name = _DEFAULT
+            _backends[key] = getattr(import_module(module), name)()
+        backend = _backends[key]
     backend.connect()
     return backend

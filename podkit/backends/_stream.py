@@ -179,10 +179,8 @@ class SocketStream:
     def close_stdin(self) -> None:
         """See `ExecStream.close_stdin`."""
         with suppress(OSError):  # the process may have ended already
-            if isinstance(self._connection, ssl.SSLSocket):
-                self._connection.unwrap()
-            else:
-                self._connection.shutdown(socket.SHUT_WR)
+            # of the socket below TLS, where there is any: Python's TLS cannot end one direction and go on with the other
+            socket.socket.shutdown(self._connection, socket.SHUT_WR)
 
     def exit_code(self) -> int | None:
         """See `ExecStream.exit_code`."""

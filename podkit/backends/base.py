@@ -137,13 +137,13 @@ class Chunk(NamedTuple):
 
 
 class NotStarted(Exception):
-    """The engine could not start a command's program; the caller turns it into a result.
+    """The engine could not start a command: nothing of it has run. Goes no further than to whoever runs commands.
 
     Attributes:
-        exit_code: 127 where there is no such program, 126 where it cannot be run.
+        exit_code: 127 where there is no such program, 126 where it cannot be run, `None` where it was not the program.
     """
 
-    def __init__(self, message: str = "", *, exit_code: int = 127) -> None:
+    def __init__(self, message: str = "", *, exit_code: int | None = 127) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -198,7 +198,8 @@ class ExecStream(Protocol):
         """Ask the engine for the exit code; `None` while the process runs.
 
         Raises:
-            NotStarted: there was no such program, or it could not be run; what was read of the output is the engine's.
+            NotStarted: nothing has run: there was no such program, it could not be run, or the workload was just
+                ending; what was read of the output is the engine's.
             ContainerNotFound: the workload is gone, and with it the answer.
             InvalidInput: the engine refused the user or the working directory when it started the process.
         """

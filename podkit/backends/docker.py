@@ -77,8 +77,10 @@ ERRORS: dict[type[Exception], type[PodkitError]] = {
 _START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
     (r"port is already allocated|address already in use", PortUnavailable, "choose another port, or stop its user"),
     (r"network (\S+) not found", NetworkNotFound, "make it with 'docker network create {}'"),
+    (r"marked for removal", ContainerNotFound, "it is being removed"),
     (r"docker-init|tini", EngineError, "the engine's init is missing: install it (Debian: apt-get install tini)"),
 ]
+_NOT_RUNNING = re.compile(r"is not running|is paused|is restarting")
 _SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
 
 
@@ -454,13 +456,19 @@ def _start_error(exc: docker.errors.APIError, id: str) -> PodkitError:
 
 
 def _exec_error(status: int | None, doing: str, text: str) -> PodkitError:
-    known = {400: InvalidInput, 404: ContainerNotFound, 409: ContainerNotRunning}
-    return known.get(status or 0, EngineError)(f"{doing}: {text}")
+    known: dict[int, type[PodkitError]] = {400: InvalidInput, 404: ContainerNotFound, 409: ContainerNotRunning}
+    error = known.get(status or 0, EngineError)
+    if _NOT_RUNNING.search(text):  # with status 500, where the container ended between two requests
+        error = ContainerNotRunning
+    return error(f"{doing}: {text}")
 
 
 def _not_started(output: str) -> Exception:
     """Tell by the engine's text, which it prints as the command's output, why there was no process."""
-    if re.search(r"unable to find (user|group)|chdir to cwd|no such file or directory: unknown.*cwd", output):
+    if re.search(r"unable to find (user|group)|chdir to cwd", output):
         return InvalidInput(f"the engine refuses the command's user or working_dir: {output}")
-    missing = re.search(r"executable file not found|no such file or directory", output)
-    return NotStarted(output, exit_code=127 if missing else 126)
+    if re.search(r"executable file not found|no such file or directory", output):
+        return NotStarted(output, exit_code=127)
+    if re.search(r"permission denied|exec format error|is a directory|not a directory|invalid argument", output):
+        return NotStarted(output, exit_code=126)
+    return NotStarted(output, exit_code=None)  # such as a container that ends just now

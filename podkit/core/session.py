@@ -162,19 +162,29 @@ class BaseSessionManager:
             raise conflict(identity, what, "ask for it without a config")
 
     def _open(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
-        manager, user_id, session_id = self.container_manager, entry.user_id, entry.session_id
-        record = manager.find_container(user_id, session_id, config)
-        if record is not None:
-            session = self._connect(entry, record)
-            self._bring_up(entry)
-            return session
+        for attempt in range(_TRIES):
+            try:
+                return self._find(entry, config) or self._create(entry, config)
+            except ContainerNotFound:  # another process closes it at the same time
+                if attempt == _TRIES - 1:
+                    raise
+            except SessionConflict:  # it has just been created, in another way than by default: any will do
+                if config is not None or attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _find(self, entry: SessionEntry, config: ContainerConfig | None) -> Session | None:
+        record = self.container_manager.find_container(entry.user_id, entry.session_id, config)
+        if record is None:
+            return None
+        session = self._connect(entry, record)
+        self._bring_up(entry)
+        return session
+
+    def _create(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
+        manager = self.container_manager
         wanted = config or (ContainerConfig(image=self.default_image) if self.default_image else ContainerConfig())
-        try:
-            container_id, _ = manager.create_container(user_id, session_id, wanted)
-        except SessionConflict:
-            if config is None:  # another process has just created it, in a way of its own: any will do
-                return self._open(entry, config)
-            raise
+        container_id, _ = manager.create_container(entry.user_id, entry.session_id, wanted)
         record = manager.containers[container_id]
         manager.start_container(container_id, record.config)
         session = self._connect(entry, record)
@@ -210,8 +220,11 @@ class BaseSessionManager:
         if remedy is Remedy.REFUSE:
             raise ContainerNotRunning(f"container {record.name} is paused: unpause it, such as with 'docker unpause'")
         if remedy in (Remedy.START, Remedy.RESTART):
-            self.container_manager.start_container(record.id, record.config)
-        elif remedy is Remedy.RECREATE:
+            try:
+                self.container_manager.start_container(record.id, record.config)
+            except ContainerNotFound:  # another process removes it at the same time
+                remedy = Remedy.RECREATE
+        if remedy is Remedy.RECREATE:
             record = self._recreate(entry, session, record)
         session.status = ContainerStatus.RUNNING
         return record.id

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from podkit.backends._tls import TlsSocket
 from podkit.errors import EngineUnavailable
 from podkit.utils._deadline import Deadline
 
@@ -106,7 +107,7 @@ def _context_endpoint(name: str, contexts: Path) -> Endpoint:
     )
 
 
-def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
+def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket | TlsSocket:
     """Open a connection of one's own to the engine.
 
     Blocks until the deadline at most.
@@ -139,14 +140,14 @@ def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket:
     )
 
 
-def _encrypt(connection: socket.socket, tls: Tls, hostname: str) -> socket.socket:
+def _encrypt(connection: socket.socket, tls: Tls, hostname: str) -> TlsSocket:
     context = ssl.create_default_context(cafile=tls.file("ca.pem"))
     if not tls.verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if certificate := tls.file("cert.pem"):
         context.load_cert_chain(certificate, tls.file("key.pem"))
     try:
-        return context.wrap_socket(connection, server_hostname=hostname)
+        return TlsSocket(connection, context, hostname)
     except BaseException:
         connection.close()
         raise

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import select
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from http.client import HTTPException, parse_headers
 from io import BytesIO
 
 from podkit.backends._frames import FrameReader
+from podkit.backends._tls import TlsSocket
 from podkit.backends.base import Chunk, Stream
 from podkit.errors import EngineTimeout, EngineUnavailable
 from podkit.utils._deadline import Deadline
@@ -30,6 +30,9 @@ _HEADERS_MAX_BYTES = 64 << 10
 _ANSWER_MAX_BYTES = 64 << 10
 
 
+Connection = socket.socket | TlsSocket
+
+
 class Refused(Exception):
     """The engine answered with an error instead of a stream; crosses no further than the backend."""
 
@@ -38,8 +41,8 @@ class Refused(Exception):
         self.status = status
 
 
-def _wait(connection: socket.socket, deadline: Deadline, *, writing: bool = False) -> None:
-    if not writing and isinstance(connection, ssl.SSLSocket) and connection.pending():
+def _wait(connection: Connection, deadline: Deadline, *, writing: bool = False) -> None:
+    if not writing and isinstance(connection, TlsSocket) and connection.pending():
         return  # decrypted already: the kernel's buffer is empty, and polling it would wait for nothing
     poller = select.poll()
     poller.register(connection, select.POLLOUT if writing else select.POLLIN)
@@ -49,24 +52,24 @@ def _wait(connection: socket.socket, deadline: Deadline, *, writing: bool = Fals
         raise EngineTimeout(f"the engine's stream was not ready to {'take' if writing else 'give'} bytes in time")
 
 
-def _receive(connection: socket.socket, size: int, deadline: Deadline) -> bytes:
+def _receive(connection: Connection, size: int, deadline: Deadline) -> bytes:
     while True:
         _wait(connection, deadline)
         try:
             return connection.recv(size)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except BlockingIOError:
             continue  # a TLS record that has come in part
 
 
-def _send(connection: socket.socket, data: bytes, deadline: Deadline) -> None:
+def _send(connection: Connection, data: bytes, deadline: Deadline) -> None:
     view = memoryview(data)
-    while view:
+    while view or (isinstance(connection, TlsSocket) and connection.unsent):
         _wait(connection, deadline, writing=True)
-        with suppress(BlockingIOError, ssl.SSLWantWriteError):
+        with suppress(BlockingIOError):
             view = view[connection.send(view[:_WRITE_BYTES]) :]
 
 
-def open_raw_stream(connection: socket.socket, path: str, body: object, deadline: Deadline) -> bytes:
+def open_raw_stream(connection: Connection, path: str, body: object, deadline: Deadline) -> bytes:
     """Send a POST request that turns `connection` into a raw stream.
 
     Returns:
@@ -104,7 +107,7 @@ def open_raw_stream(connection: socket.socket, path: str, body: object, deadline
     raise Refused(code, _error_message(connection, min(length, _ANSWER_MAX_BYTES), rest, deadline))
 
 
-def _more(connection: socket.socket, deadline: Deadline) -> bytes:
+def _more(connection: Connection, deadline: Deadline) -> bytes:
     try:
         data = _receive(connection, _READ_BYTES, deadline)
     except ConnectionResetError as exc:
@@ -114,7 +117,7 @@ def _more(connection: socket.socket, deadline: Deadline) -> bytes:
     return data
 
 
-def _error_message(connection: socket.socket, length: int, rest: bytes, deadline: Deadline) -> str:
+def _error_message(connection: Connection, length: int, rest: bytes, deadline: Deadline) -> str:
     while len(rest) < length:
         rest += _more(connection, deadline)
     try:
@@ -133,9 +136,7 @@ class SocketStream:
             engine says why it could not start the process, and `None` before.
     """
 
-    def __init__(
-        self, connection: socket.socket, received: bytes, exit_code: Callable[[str | None], int | None]
-    ) -> None:
+    def __init__(self, connection: Connection, received: bytes, exit_code: Callable[[str | None], int | None]) -> None:
         self._connection = connection
         self._frames = FrameReader()
         self._chunks: deque[Chunk] = deque(self._frames.feed(received))
@@ -179,8 +180,7 @@ class SocketStream:
     def close_stdin(self) -> None:
         """See `ExecStream.close_stdin`."""
         with suppress(OSError):  # the process may have ended already
-            # of the socket below TLS, where there is any: Python's TLS cannot end one direction and go on with the other
-            socket.socket.shutdown(self._connection, socket.SHUT_WR)
+            self._connection.shutdown(socket.SHUT_WR)
 
     def exit_code(self) -> int | None:
         """See `ExecStream.exit_code`."""

@@ -143,16 +143,21 @@ def test_a_megabyte_is_written_whole(certificates: Path) -> None:
 
 
 def test_closing_the_input_leaves_the_output_open(certificates: Path) -> None:
+    """Also what has come already: a command that copies its input prints before that ends."""
+    printed = threading.Event()
+
     def serve(peer: ssl.SSLSocket) -> None:
-        asked = b""
-        while piece := peer.recv(100):
-            asked += piece
-        peer.sendall(frame(b"answer to " + asked))
+        peer.sendall(frame(b"before"))
+        printed.set()
+        while peer.recv(100):
+            pass
+        peer.sendall(frame(b" and after"))
 
     with served(certificates, serve) as stream:
         stream.write(b"question", soon())
+        assert printed.wait(2)
         stream.close_stdin()
-        assert stream.read(soon()).data == b"answer to question"
+        assert read_all(stream, 16) == b"before and after"
 
 
 def test_an_engine_with_another_name_is_refused(certificates: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -167,6 +168,16 @@ def test_a_paused_container_is_an_error_and_is_left_alone(
     assert run(sessions) == "hello\n"
 
 
+def test_a_paused_session_cannot_be_opened_again(
+    fake: FakeBackend, sessions: BaseSessionManager, manager: SimpleContainerManager, session: Session
+) -> None:
+    fake.pause(id_of(session))
+    for asked in (sessions, another(manager)):
+        with pytest.raises(ContainerNotRunning, match="paused"):
+            asked.create_session("bob", "1")
+    assert inspected(fake, id_of(session)).status is ContainerStatus.PAUSED
+
+
 def test_a_paused_session_can_be_closed(fake: FakeBackend, sessions: BaseSessionManager, session: Session) -> None:
     fake.pause(id_of(session))
     sessions.close_session("bob", "1")
@@ -298,6 +309,27 @@ def test_a_session_that_is_marked_has_its_reason_and_no_container(
 def test_a_container_that_was_recovered_meanwhile_is_not_marked(sessions: BaseSessionManager, session: Session) -> None:
     sessions.mark_failed(id_of(session), "old news")
     assert session.status is ContainerStatus.RUNNING
+    assert session.metadata == {}
+
+
+def test_a_session_that_is_being_recovered_is_not_marked_for_its_old_container(
+    fake: FakeBackend, sessions: BaseSessionManager, session: Session
+) -> None:
+    """The health monitor found the old container lost, and had to wait for a command that recreates it."""
+    old = id_of(session)
+    late = threading.Thread(target=lambda: sessions.mark_failed(old, "old news"))
+
+    def recovering() -> None:
+        late.start()
+        late.join(0.05)  # it waits for this recovery
+
+    fake.vanish(old)
+    fake.interpose("inspect_workload", lambda: None)
+    fake.interpose("inspect_workload", recovering)
+    assert run(sessions) == "hello\n"
+    late.join()
+    assert session.status is ContainerStatus.RUNNING
+    assert session.container_id not in (None, old)
     assert session.metadata == {}
 
 

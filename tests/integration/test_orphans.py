@@ -68,6 +68,7 @@ def test_it_does_not_matter_how_a_container_ended(
 ) -> None:
     id = open_session().get_info().container_id
     assert id is not None
+    engine.wait_until_up(id)
     engine.client.api.kill(id, signal=signal)
     engine.wait_for_end(id)
 

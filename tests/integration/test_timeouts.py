@@ -176,7 +176,7 @@ def test_commands_sent_while_another_one_is_ended_run_or_are_interrupted(victim:
 
 def test_sigterm_ends_a_container_at_once_with_143(open_session: OpenSession, engine: Engine) -> None:
     id = container_of(open_session())
-    assert eventually(lambda: any(line.startswith("sleep") for line in engine.processes(id)))  # under its init
+    engine.wait_until_up(id)
 
     began = time.monotonic()
     engine.client.api.stop(id, timeout=20)

@@ -105,8 +105,19 @@ class Engine:
     # --- doing things behind podkit's back ----------------------------------------------------------
 
     def stop(self, id: str) -> None:
-        """End a container by SIGTERM."""
+        """End a container by SIGTERM, and wait for its end."""
+        self.wait_until_up(id)
         self.client.api.stop(id, timeout=10)
+
+    def wait_until_up(self, id: str) -> None:
+        """Wait until the main process takes signals: the engine's start returns a moment before, and loses them."""
+        init = 2 if self.inspect(id)["HostConfig"].get("Init") else 1
+
+        def up() -> bool:
+            lines = self.processes(id)
+            return len(lines) >= init and not any("runc" in line for line in lines)
+
+        assert eventually(up), self.processes(id)
 
     def kill(self, id: str) -> None:
         """End a container by SIGKILL, and wait for its end."""

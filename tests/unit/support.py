@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -151,9 +151,25 @@ def everything_said(error: BaseException) -> str:
 
 
 def at_once(count: int, action: Callable[[int], T]) -> list[T]:
-    """Call `action` from so many threads at the same time; give what they return."""
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(action, range(count)))
+    """Call `action` from so many threads at the same time; give what they return, or raise what one of them raised."""
+    found: dict[int, T] = {}
+    errors: list[BaseException] = []
+
+    def act(number: int) -> None:
+        try:
+            found[number] = action(number)
+        except BaseException as exc:  # noqa: BLE001 - it is raised below, in the thread of the test
+            errors.append(exc)
+
+    threads = [threading.Thread(target=act, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive(), "a thread hangs"
+    if errors:
+        raise errors[0]
+    return [found[number] for number in range(count)]
 
 
 def in_child(act: Callable[[], object]) -> None:

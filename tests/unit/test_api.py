@@ -202,7 +202,7 @@ def test_a_proxy_may_be_used_from_many_threads(proxy: SessionProxy) -> None:
 
 
 def test_closing_from_many_threads_is_harmless(proxy: SessionProxy, fake: FakeBackend) -> None:
-    threads = [threading.Thread(target=proxy.close) for _ in range(8)]
+    threads = [threading.Thread(daemon=True, target=proxy.close) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

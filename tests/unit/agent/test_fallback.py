@@ -157,6 +157,20 @@ def test_the_end_of_a_command_is_not_delayed_by_a_child_that_holds_its_pipes(
     assert commands_in(fake, id) == [["leave-a-child"]]
 
 
+def test_the_last_words_of_a_command_are_read_though_a_child_holds_its_pipes(
+    fake: FakeBackend, engine_exec: EngineExec, id: str
+) -> None:
+    def speak_late(run: Invocation) -> Steps:
+        yield Background(hang(run))
+        yield Pause(0.06)  # longer than a look at the stream, shorter than one at the exit code
+        yield "last words"
+        return 0
+
+    fake.programs["speak-late"] = speak_late
+    fake.interpose("exit_code", lambda: time.sleep(0.05))
+    assert "last words" in engine_exec.run(id, request(["speak-late"])).stdout.text
+
+
 def test_directory_user_environment_and_input_reach_the_command(engine_exec: EngineExec, id: str) -> None:
     assert engine_exec.run(id, request("pwd", working_dir="/tmp")).stdout.text == "/tmp\n"
     assert engine_exec.run(id, request("whoami", user="nobody")).stdout.text == "nobody\n"
@@ -269,7 +283,7 @@ def test_a_command_beside_one_that_times_out_is_interrupted(engine_exec: EngineE
         except CommandInterrupted as exc:
             errors.append(exc)
 
-    thread = threading.Thread(target=beside)
+    thread = threading.Thread(daemon=True, target=beside)
     thread.start()
     time.sleep(0.05)
     timed_out(engine_exec, id)

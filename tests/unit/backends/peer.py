@@ -52,7 +52,7 @@ def read_request(connection: socket.socket) -> bytes:
 def peer(*script: Step) -> Iterator[socket.socket]:
     """Give a connection to a peer that plays its script and then waits, with the connection open."""
     ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=play, args=(theirs, script))
+    thread = threading.Thread(daemon=True, target=play, args=(theirs, script))
     thread.start()
     try:
         yield ours

@@ -66,7 +66,7 @@ def served(
         with suppress(OSError), context.wrap_socket(theirs, server_side=True) as connection:
             serve(connection)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(daemon=True, target=run)
     thread.start()
     try:
         connection = _encrypt(ours, Tls(certificates, verify=True), hostname)

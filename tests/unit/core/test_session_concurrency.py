@@ -125,7 +125,7 @@ def test_making_one_session_does_not_keep_another_one_waiting(sessions: BaseSess
         return config
 
     recorder.change = slow
-    maker = threading.Thread(target=lambda: sessions.create_session("bob", "2"))
+    maker = threading.Thread(daemon=True, target=lambda: sessions.create_session("bob", "2"))
     maker.start()
     with within(0.5):
         assert sessions.execute_command("bob", "1", "echo hello").ok
@@ -148,9 +148,9 @@ def test_closing_during_a_command_interrupts_it(fake: FakeBackend, sessions: Bas
         except PodkitError as exc:
             errors.append(exc)
 
-    thread = threading.Thread(target=use)
+    thread = threading.Thread(daemon=True, target=use)
     thread.start()
-    running.wait()
+    running.wait(5)
     with within(1):
         sessions.close_session("bob", "1")
     thread.join(3)
@@ -217,7 +217,7 @@ def test_asking_for_a_session_while_it_is_made_never_splits_it(fake: FakeBackend
             except SessionNotFound:
                 continue
 
-    askers = [threading.Thread(target=ask) for _ in range(3)]
+    askers = [threading.Thread(daemon=True, target=ask) for _ in range(3)]
     for asker in askers:
         asker.start()
     split = 0
@@ -253,7 +253,7 @@ def test_a_write_is_never_seen_in_half(sessions: BaseSessionManager) -> None:
         while not stop.is_set():
             sessions.write_file("bob", "1", "f", version)
 
-    writers = [threading.Thread(target=write, args=(version,)) for version in versions]
+    writers = [threading.Thread(daemon=True, target=write, args=(version,)) for version in versions]
     for writer in writers:
         writer.start()
     for _ in range(200):

@@ -97,11 +97,13 @@ def test_a_session_with_a_running_command_is_not_idle(sessions: BaseSessionManag
 
     def hold(text: str) -> None:
         entered.set()
-        leave.wait()
+        leave.wait(5)
 
-    thread = threading.Thread(target=lambda: sessions.execute_command("bob", "1", "echo hello", on_stdout=hold))
+    thread = threading.Thread(
+        daemon=True, target=lambda: sessions.execute_command("bob", "1", "echo hello", on_stdout=hold)
+    )
     thread.start()
-    entered.wait()
+    entered.wait(5)
     make_idle(session)
     assert expired(sessions) == []
     leave.set()
@@ -114,12 +116,13 @@ def test_a_command_of_another_process_keeps_a_session(
 ) -> None:
     running = threading.Event()
     thread = threading.Thread(
+        daemon=True,
         target=lambda: another(manager).execute_command(
             "bob", "1", "echo hello; sleep 0.3", on_stdout=lambda text: running.set()
-        )
+        ),
     )
     thread.start()
-    running.wait()
+    running.wait(5)
     make_idle(session)
     assert expired(sessions) == []
     thread.join()
@@ -172,9 +175,12 @@ def test_a_session_that_is_being_made_does_not_keep_the_others_from_expiring(
             cleaned.set()
 
     recorder.change = slow
-    threads = [threading.Thread(target=lambda: sessions.create_session("eve", "0")), threading.Thread(target=clean)]
+    threads = [
+        threading.Thread(daemon=True, target=lambda: sessions.create_session("eve", "0")),
+        threading.Thread(target=clean),
+    ]
     threads[0].start()
-    entered.wait()
+    entered.wait(5)
     make_idle(session)
     threads[1].start()
     in_time = cleaned.wait(0.5)

@@ -317,7 +317,7 @@ def test_a_session_that_is_being_recovered_is_not_marked_for_its_old_container(
 ) -> None:
     """The health monitor found the old container lost, and had to wait for a command that recreates it."""
     old = id_of(session)
-    late = threading.Thread(target=lambda: sessions.mark_failed(old, "old news"))
+    late = threading.Thread(daemon=True, target=lambda: sessions.mark_failed(old, "old news"))
 
     def recovering() -> None:
         late.start()

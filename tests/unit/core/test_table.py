@@ -64,7 +64,7 @@ def test_one_thread_at_a_time_holds_an_entry_also_where_it_holds_it_twice(table:
             entry.session = a_session()
             made.append(entry)
 
-    thread = threading.Thread(target=make)
+    thread = threading.Thread(daemon=True, target=make)
     with table.locked("bob", "1"):
         with table.locked("bob", "1"):
             pass
@@ -79,11 +79,11 @@ def test_a_thread_that_waited_for_a_dropped_entry_gets_one_that_counts(table: Se
     holding = threading.Event()
 
     def make() -> None:
-        holding.wait()
+        holding.wait(5)
         with table.locked("bob", "1") as entry:
             entry.session = a_session()
 
-    thread = threading.Thread(target=make)
+    thread = threading.Thread(daemon=True, target=make)
     thread.start()
     with table.locked("bob", "1"):
         holding.set()
@@ -97,11 +97,11 @@ def test_an_entry_that_another_thread_holds_is_waited_for_until_the_callers_dead
     def hold() -> None:
         with table.locked("bob", "1"):
             entered.set()
-            leave.wait()
+            leave.wait(5)
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(daemon=True, target=hold)
     thread.start()
-    entered.wait()
+    entered.wait(5)
     soon, late = engine_deadline(Deadline.after(0.05)), pytest.raises(EngineTimeout, match="another thread")
     with within(1), soon, late, table.locked("bob", "1"):
         raise AssertionError("unreachable")

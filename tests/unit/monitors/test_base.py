@@ -200,7 +200,7 @@ def test_a_round_that_was_left_behind_knows_it_also_when_the_monitor_was_started
 
     def act() -> None:
         if monitor.rounds == 1:
-            leave.wait()
+            leave.wait(5)
         seen.append(monitor.stopping)
 
     monitor = make(act)
@@ -234,7 +234,9 @@ def test_a_round_may_stop_its_own_monitor(make: Callable[..., Monitor]) -> None:
 
 def test_starting_and_stopping_from_many_threads_ends_in_one_state(make: Callable[..., Monitor]) -> None:
     monitor = make()
-    threads = [threading.Thread(target=monitor.start if number % 2 else monitor.stop) for number in range(20)]
+    threads = [
+        threading.Thread(daemon=True, target=monitor.start if number % 2 else monitor.stop) for number in range(20)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

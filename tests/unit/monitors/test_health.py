@@ -274,7 +274,7 @@ def test_closing_against_checking_never_resurrects_a_session(
         while not stop.is_set():
             monitor.tick()
 
-    checker = threading.Thread(target=check)
+    checker = threading.Thread(daemon=True, target=check)
     checker.start()
     for _ in range(50):
         session = sessions.create_session("bob", "1")
@@ -288,7 +288,7 @@ def test_closing_against_checking_never_resurrects_a_session(
 def test_a_container_that_a_timed_out_command_kills_is_not_taken_for_a_broken_one(
     fake: FakeBackend, monitor: ContainerHealthMonitor, sessions: BaseSessionManager, session: Session, id: str
 ) -> None:
-    check = threading.Thread(target=monitor.tick)
+    check = threading.Thread(daemon=True, target=monitor.tick)
     fake.interpose("stop_workload", check.start, after=True)
     result = sessions.execute_command("bob", "1", "sleep 60", timeout=0.05)
     check.join()

@@ -24,14 +24,16 @@ def held_by_another_thread(lock: Any) -> Iterator[None]:
     def hold() -> None:
         with lock:
             ready.set()
-            done.wait()
+            done.wait(5)
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(daemon=True, target=hold)
     thread.start()
-    ready.wait()
-    yield
-    done.set()
-    thread.join()
+    ready.wait(5)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class Thing:
@@ -98,7 +100,7 @@ def test_a_child_that_is_forked_during_a_creation_can_use_the_same_managers(
 
     def slow() -> None:
         entered.set()
-        leave.wait()
+        leave.wait(5)
 
     def act() -> None:
         assert sessions.execute_command("bob", "1", "echo hello").stdout == "hello\n"
@@ -107,9 +109,9 @@ def test_a_child_that_is_forked_during_a_creation_can_use_the_same_managers(
         sessions.close_session("bob", "2")
 
     fake.interpose("create_workload", slow)
-    thread = threading.Thread(target=sessions.create_session, args=("bob", "2"))
+    thread = threading.Thread(daemon=True, target=sessions.create_session, args=("bob", "2"))
     thread.start()
-    entered.wait()  # the fake and the entry of session 2 are locked now
+    entered.wait(5)  # the fake and the entry of session 2 are locked now
     in_child(act)
     leave.set()
     thread.join()

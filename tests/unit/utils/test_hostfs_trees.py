@@ -127,7 +127,7 @@ def test_a_file_that_vanishes_during_the_removal_does_not_end_it(tmp_path: Path)
         for file in range(400):
             (tree / f"f{file}").touch()
         others = threading.Thread(
-            target=lambda tree=tree: [path.unlink(missing_ok=True) for path in sorted(tree.iterdir())]
+            daemon=True, target=lambda tree=tree: [path.unlink(missing_ok=True) for path in sorted(tree.iterdir())]
         )
         others.start()
         _hostfs.remove_tree(tree)

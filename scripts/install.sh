@@ -11,7 +11,8 @@ source "$(dirname "$0")/_lib.sh"
 case ${1:-} in
   '') ;;
   --yes) yes=yes ;;
-  *) usage ;;
+  -h | --help) usage ;;
+  *) usage 2 >&2 ;;
 esac
 
 usual_image=${PODKIT_DEFAULT_IMAGE:-python:3.11-alpine}

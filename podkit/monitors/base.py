@@ -6,8 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 
-from podkit.core._checks import check_timeout
-from podkit.errors import InvalidInput
+from podkit.core._checks import check_seconds
 from podkit.utils._deadline import Deadline
 from podkit.utils._fork import renew_after_fork
 
@@ -28,10 +27,7 @@ class BaseThreadMonitor(ABC):
     """
 
     def __init__(self, check_interval: float) -> None:
-        seconds = check_timeout(check_interval, "check_interval")
-        if seconds is None:
-            raise InvalidInput("check_interval=None: pass seconds above 0")
-        self.check_interval = seconds
+        self.check_interval = check_seconds(check_interval, "check_interval")
         self._after_fork()
         renew_after_fork(self)
 

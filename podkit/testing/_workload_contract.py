@@ -191,22 +191,23 @@ class WorkloadContract(Contract):
 
     def test_removing_twice_is_harmless(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start()
-        backend.remove_workload(id)
-        backend.remove_workload(id)
-        backend.remove_workload(id, force=False)
+        assert backend.remove_workload(id) is True
+        assert backend.remove_workload(id) is False
+        assert backend.remove_workload(id, force=False) is False
 
-    def test_many_may_remove_at_once_and_all_return_when_it_is_gone(
+    def test_many_may_remove_at_once_and_all_return_when_it_is_gone_and_one_has_removed_it(
         self, backend: Backend, workloads: Workloads
     ) -> None:
         id = workloads.start()
 
-        def remove(_: int) -> None:
-            backend.remove_workload(id)
+        def remove(_: int) -> bool:
+            removed = backend.remove_workload(id)
             with pytest.raises(ContainerNotFound):
                 backend.inspect_workload(id)
+            return removed
 
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(remove, range(8)))
+            assert sum(pool.map(remove, range(8))) == 1
 
     def test_without_force_what_runs_stays(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start()

@@ -1,0 +1,105 @@
+"""What a Docker engine says of a failure, as podkit's errors: half of it is known by its text alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from podkit.backends._docker_calls import MISSING
+from podkit.backends._http import Refused
+from podkit.backends.base import NotStarted
+from podkit.errors import (
+    ContainerFailedToStart,
+    ContainerNotFound,
+    ContainerNotRunning,
+    EngineError,
+    EngineTimeout,
+    EngineUnavailable,
+    InvalidInput,
+    NetworkNotFound,
+    PodkitError,
+    PortUnavailable,
+)
+
+# The engine reports these only as text, with a status that means anything: so the text is read, here and nowhere else.
+_START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
+    (r"port is already allocated|address already in use", PortUnavailable, "choose another port, or stop its user"),
+    (r"network (\S+) not found", NetworkNotFound, "make it with 'docker network create {}'"),
+    (r"marked for removal", ContainerNotFound, "it is being removed"),
+    (
+        r"unable to find (?:user|group)",
+        ContainerFailedToStart,
+        "user=... names nobody in the image: name one, or a number",
+    ),
+    (r"docker-init|tini", EngineError, "the engine's init is missing: install it (Debian: apt-get install tini)"),
+]
+_NOT_EXECUTABLE = (
+    "permission denied|exec format error|is a directory|not a directory|invalid argument|argument list too long|"
+    "too many levels of symbolic links|file name too long"
+)
+_NOT_RUNNING = re.compile(r"is not running|is paused|is restarting")
+SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Say of an error what was being done, and let a refusal cross as podkit's."""
+    try:
+        yield
+    except Refused as exc:
+        error = ContainerNotFound if exc.status == MISSING else EngineError
+        raise error(f"{doing}: {exc}") from exc
+    except (EngineTimeout, EngineUnavailable) as exc:
+        raise type(exc)(f"{doing}: {exc}") from exc
+    except OSError as exc:
+        if isinstance(exc, PodkitError):
+            raise
+        raise EngineUnavailable(f"{doing}: {exc}") from exc
+    except (KeyError, IndexError, TypeError, AttributeError) as exc:  # JSON of another shape
+        raise EngineUnavailable(f"{doing}: the answer is not a Docker engine's ({exc!r})") from exc
+
+
+def image_missing(image: str, text: str) -> str:
+    """Say that an image is neither there nor to be had."""
+    return (
+        f"the image {image!r} is not on the engine and cannot be pulled ({text}): check its name, pull or build it by "
+        "hand, or name another one (image=..., or PODKIT_DEFAULT_IMAGE where none is named)"
+    )
+
+
+def start_error(exc: Refused, id: str) -> PodkitError:
+    """Tell why a container did not start."""
+    text = str(exc)
+    for pattern, error, cure in _START_REFUSALS:
+        if found := re.search(pattern, text):
+            return error(f"container {id[:12]} failed to start: {text}; {cure.format(*found.groups())}")
+    return ContainerFailedToStart(f"container {id[:12]} failed to start: {text}")
+
+
+def exec_error(status: int | None, doing: str, text: str) -> PodkitError:
+    """Tell why a command was not started."""
+    known: dict[int, type[PodkitError]] = {400: InvalidInput, 404: ContainerNotFound, 409: ContainerNotRunning}
+    error = known.get(status or 0, EngineError)
+    if _NOT_RUNNING.search(text):  # with status 500, where the container ended between two requests
+        error = ContainerNotRunning
+    return error(f"{doing}: {text}")
+
+
+def not_started(output: str) -> Exception:
+    """Tell by the engine's text, which it prints as the command's output, why there was no process."""
+    if re.search(r"unable to find (user|group)", output):
+        return InvalidInput(f"the command's user is not in the container: name one that is, or a number ({output})")
+    if "chdir to cwd" in output:
+        return InvalidInput(f"the command's working_dir is not a directory inside: make it first ({output})")
+    if re.search(r"uids and gids must be in range|user .* invalid", output):
+        return InvalidInput(
+            f"the command's user cannot be one: name a user, or a number from 0 to 2147483647 ({output})"
+        )
+    if re.search(r"namespace path|/proc/\d+/ns/", output):
+        return NotStarted(output, exit_code=None)  # the container's own process has just gone
+    if re.search(r"executable file not found|no such file or directory", output):
+        return NotStarted(output, exit_code=127)
+    if re.search(_NOT_EXECUTABLE, output):
+        return NotStarted(output, exit_code=126)
+    return NotStarted(output, exit_code=None)  # such as a container that ends just now

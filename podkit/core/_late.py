@@ -1,0 +1,20 @@
+"""The models, imported when the first of them is made: pydantic takes longer to import than all of podkit."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig as ContainerConfig
+    from podkit.core.models import Mount as Mount
+    from podkit.core.models import ProcessResult as ProcessResult
+    from podkit.core.models import Session as Session
+    from podkit.core.models import check_config as check_config
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    found = globals()[name] = getattr(import_module("podkit.core.models"), name)
+    return found

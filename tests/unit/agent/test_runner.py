@@ -1,0 +1,99 @@
+"""What a broken channel means for its command, and for the container; over an engine in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from podkit.agent.binary import LABEL
+from podkit.agent.commands import CommandRequest
+from podkit.agent.processes import BackgroundProcesses
+from podkit.agent.runner import CommandRunner
+from podkit.backends.base import ExecSpec, ExecStream
+from podkit.errors import CommandInterrupted, EngineUnavailable
+from podkit.testing import FakeBackend
+from tests.unit.agent.stream import END, ScriptedStream
+from tests.unit.agent.test_channel import HELLO
+from tests.unit.support import CANARY, everything_said, make_spec
+
+COMMAND = CommandRequest(argv=["true"], timeout=5)
+
+
+class EngineWithAgent(FakeBackend):
+    """Its containers have an agent, which takes a command and then ends as `ended_with` says."""
+
+    ended_with: int | None = None
+
+    def open_stream(self, id: str, spec: ExecSpec) -> ExecStream:
+        stream = ScriptedStream(HELLO)
+        stream.ended_with = self.ended_with
+
+        def write(data: bytes, deadline: object) -> None:
+            stream.say(END)
+
+        stream.write = write  # type: ignore[method-assign]
+        return stream
+
+
+@pytest.fixture
+def engine() -> EngineWithAgent:
+    engine = EngineWithAgent()
+    engine.connect()
+    return engine
+
+
+@pytest.fixture
+def id(engine: EngineWithAgent) -> str:
+    id = engine.create_workload(make_spec(labels={LABEL: "digest"}))
+    engine.start_workload(id)
+    engine.calls.clear()
+    return id
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(None, id="not yet ended"),
+        pytest.param(0, id="ended with its connection"),
+        pytest.param(126, id="cut while it was attached to"),  # Docker says so, of an agent that did run
+    ],
+)
+def test_a_connection_that_is_cut_leaves_the_container_alone(
+    engine: EngineWithAgent, id: str, code: int | None
+) -> None:
+    engine.ended_with = code
+    with pytest.raises(CommandInterrupted, match="not sent again"):
+        CommandRunner(engine).run(id, COMMAND)
+    assert "stop_workload" not in engine.calls
+
+
+@pytest.mark.parametrize("code", [137, 139, 143])
+def test_an_agent_that_was_killed_has_its_container_killed_and_started(
+    engine: EngineWithAgent, id: str, code: int
+) -> None:
+    engine.ended_with = code
+    result = CommandRunner(engine).run(id, COMMAND).to_result(None)
+    assert (result.exit_code, result.container_restarted) == (137, True)
+    restart = ["stop_workload", "start_workload"]
+    assert [call for call in engine.calls if call in restart] == restart
+
+
+def test_a_container_that_was_killed_is_started_though_the_connection_is_cut_meanwhile(
+    engine: EngineWithAgent, id: str
+) -> None:
+    engine.ended_with = 137
+    engine.fail("start_workload", EngineUnavailable("reset"))
+    assert CommandRunner(engine).run(id, COMMAND).container_restarted
+    assert engine.calls.count("start_workload") == 2
+
+
+def test_a_background_process_that_is_interrupted_at_its_start_does_not_tell_its_variables(
+    engine: EngineWithAgent, id: str
+) -> None:
+    """SE-04: they are words of what the agent is asked for, and an error's result names the command."""
+    background = BackgroundProcesses(CommandRunner(engine), id)
+    variables = {"TOKEN": CANARY}
+    with pytest.raises(CommandInterrupted) as caught:
+        background.start("i", ["ls"], note=b"{}", environment=variables, working_dir=None, user=None, with_input=False)
+    assert caught.value.result is not None
+    assert caught.value.result.command == "process start"
+    assert CANARY not in everything_said(caught.value) + repr(caught.value.result)

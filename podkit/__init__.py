@@ -3,12 +3,10 @@
 from podkit._api import SessionProxy, get_docker_session, reset_lifecycle_cache, run_in_docker
 from podkit.core._ports import PortPool
 from podkit.core.events import PodkitEventHandler
-from podkit.core.secret import Secret
 
 __all__ = [
     "PodkitEventHandler",
     "PortPool",
-    "Secret",
     "SessionProxy",
     "get_docker_session",
     "reset_lifecycle_cache",

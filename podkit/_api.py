@@ -5,27 +5,22 @@ from __future__ import annotations
 import math
 import os
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.backends._registry import default_backend
 from podkit.backends.base import Backend
-from podkit.core import _checks, _late
+from podkit.core import _checks
+from podkit.core.files import SessionFiles
 from podkit.core.manager import SimpleContainerManager
+from podkit.core.models import ContainerConfig, ProcessResult, Session, check_config
 from podkit.core.session import BaseSessionManager
 from podkit.errors import InvalidInput, SessionNotFound
-from podkit.utils.paths import resolve_file_path
-
-if TYPE_CHECKING:
-    from podkit.core.command import Command
-    from podkit.core.files import SessionFiles
-    from podkit.core.isolation import Isolation
-    from podkit.core.models import ContainerConfig, ProcessResult, Session
-    from podkit.core.secret import Secret
-    from podkit.processes.manager import ProcessManager
+from podkit.utils.paths import resolve_container_path
 
 DEFAULT_PREFIX = "podkit"
 _LONGEST_RUN_SECONDS = 86_400  # of `run_in_docker` without a timeout
@@ -33,7 +28,7 @@ _RUN_GRACE_SECONDS = 60  # for writing files before it and cleaning up after it
 
 PathLike = str | os.PathLike[str]
 
-_lock = threading.Lock()  # guards _managers, and each session's _processes
+_lock = threading.Lock()  # guards _managers
 _managers: dict[tuple[Backend, str, str | None, str | None], BaseSessionManager] = {}
 
 
@@ -54,36 +49,20 @@ class SessionProxy:
     Attributes:
         user_id: whose session it is.
         session_id: which of the user's sessions.
+        files: its files, in the terms of `pathlib`.
     """
 
     def __init__(self, sessions: BaseSessionManager, user_id: str, session_id: str) -> None:
         self._sessions = sessions
-        self.user_id = _checks.check_id(user_id, "user_id")
-        self.session_id = _checks.check_id(session_id, "session_id")
-        self._processes: ProcessManager | None = None
-
-    @property
-    def files(self) -> SessionFiles:
-        """Its files, in the terms of `pathlib`."""
-        from podkit.core.files import SessionFiles  # late: many programs only run commands
-
-        return SessionFiles(self._sessions, self.user_id, self.session_id)
-
-    @property
-    def processes(self) -> ProcessManager:
-        """Its background processes."""
-        from podkit.processes.manager import ProcessManager  # late: see `files`
-
-        with _lock:
-            if self._processes is None:
-                self._processes = ProcessManager.of_session(self._sessions, self.user_id, self.session_id)
-            return self._processes
+        self.user_id = user_id
+        self.session_id = session_id
+        self.files = SessionFiles(sessions, user_id, session_id)
 
     def execute_command(
         self,
         command: str | Sequence[str],
         working_dir: str | None = None,
-        environment: Mapping[str, str | Secret] | None = None,
+        environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,
         user: str | None = None,
@@ -97,29 +76,23 @@ class SessionProxy:
         Args:
             command: a `str` is run by `sh -c`, a list as it is.
             working_dir: absolute; by default the container's, `/workspace`.
-            environment: added to the container's; a value may be a `Secret`.
+            environment: added to the container's.
             timeout: seconds after which the command is killed; `None` for no limit.
-            user: who runs it; by default the container's user. Another one may lack rights, such as to write in
-                `/workspace`: set `user` in the configuration for a session that is not root's.
+            user: who runs it; by default the container's user.
             input: what it reads; by default nothing.
             max_output_bytes: how much of each stream is kept, 10 MiB by default; the rest is read and dropped.
-            on_stdout: called with each piece of text as it comes, in this thread, also beyond `max_output_bytes`.
-                What it raises ends the command. While it runs nothing is late: keep it short.
+            on_stdout: called with each piece of text as it comes, in this thread. What it raises ends the command.
             on_stderr: the same for the error stream.
 
         Returns:
             The result, also after a non-zero exit or a timeout (exit code 124 and the output so far).
 
         Raises:
-            InvalidInput: a value cannot be right, or the container has no such user or directory; nothing was run.
+            InvalidInput: a value cannot be right.
             SessionNotFound: the session was closed.
-            ContainerNotRunning: the container is paused.
-            ContainerFailedToStart: the container could not be brought back: it does not stay up.
-            EngineError: the engine refused to bring it back, or does not answer; a more exact class where one fits.
-            ContainerError: no process could be made for the command; see `pids_limit` and `memory_limit`.
-            AgentUnavailable: there is a `Secret` to be given, and commands go through the engine's exec there.
             CommandInterrupted: the container or the engine ended under the command, which may have run; it is never
                 sent twice.
+            EngineError: the container could not be brought back.
         """
         return self._sessions.execute_command(
             self.user_id,
@@ -135,65 +108,12 @@ class SessionProxy:
             on_stderr=on_stderr,
         )
 
-    def popen(
-        self,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
-        environment: Mapping[str, str | Secret] | None = None,
-        timeout: float | None = None,
-        *,
-        user: str | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Command:
-        """Start a command and give it while it runs: read its output as it comes, write to it, signal it, end it.
-
-        The arguments are those of `execute_command`. Use it as a context manager: what still runs at the end of the
-        block is killed.
-
-        Raises:
-            AgentUnavailable: commands go through the engine's exec in this container.
-            EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
-            PodkitError: as `execute_command` does.
-        """
-        return self._sessions.popen(
-            self.user_id,
-            self.session_id,
-            command,
-            working_dir,
-            environment,
-            timeout,
-            user=user,
-            max_output_bytes=max_output_bytes,
-        )
-
     def write_file(self, path: str | PurePath, content: str | bytes) -> Path:
-        """Write a file in one step and give its absolute path inside; a relative path lands under `/workspace`.
-
-        Missing directories are made. Stricter than `files.write_bytes`: no symlink is written through, and none on the
-        way may leave the workspace or the mount that the path lies in.
-
-        Raises:
-            PathEscape: a `..` or a symlink leaves that, or the file is a symlink.
-            IsADirectory: a directory is there, or the path ends in `/`.
-            FileError: it cannot be written; a more exact class where one fits.
-            InvalidInput: the path or the content cannot be right.
-            PodkitError: as `execute_command` does.
-        """
+        """Write a file in one step and give its absolute path inside; a relative path lands under `/workspace`."""
         return self._sessions.write_file(self.user_id, self.session_id, path, content)
 
     def read_file(self, path: str | PurePath) -> str:
-        """Read a UTF-8 file of at most 256 MiB; for other bytes, and larger files, there is `files.read_bytes`.
-
-        Symlinks are followed as long as they stay in the workspace or the mount that the path lies in.
-
-        Raises:
-            FileMissing: there is no such file.
-            NotText: its bytes are not UTF-8.
-            PathEscape: a `..` or a symlink leaves that.
-            FileError: it cannot be read; a more exact class where one fits.
-            InvalidInput: the path cannot be right.
-            PodkitError: as `execute_command` does.
-        """
+        """Read a UTF-8 file of at most 256 MiB; for other bytes there is `files.read_bytes`."""
         return self._sessions.read_file(self.user_id, self.session_id, path)
 
     def get_info(self) -> Session:
@@ -204,9 +124,7 @@ class SessionProxy:
         """
         session = self._sessions.get_session(self.user_id, self.session_id)
         if session is None:
-            raise SessionNotFound(
-                f"session {self.session_id!r} of user {self.user_id!r} was closed: open it with get_docker_session"
-            )
+            raise SessionNotFound(f"session {self.session_id!r} of user {self.user_id!r} was closed")
         return session
 
     def get_accessible_ports(self) -> dict[int, int]:
@@ -215,32 +133,12 @@ class SessionProxy:
         Raises:
             SessionNotFound: the session was closed.
             ContainerNotFound: the container is gone; the next command recreates it.
-            EngineError: the engine cannot be asked.
         """
         container_id = self.get_info().container_id
         return self._sessions.container_manager.backend.get_accessible_ports(container_id) if container_id else {}
 
-    @property
-    def isolation(self) -> Isolation:
-        """What is really enforced on the container: asked of the engine at each access, so keep what you get.
-
-        The container is brought back first where that is needed.
-
-        Raises:
-            SessionNotFound: the session was closed.
-            ContainerNotRunning: the container is paused.
-            ContainerFailedToStart: the container could not be brought back: it does not stay up.
-            EngineError: the engine refused to bring it back, or cannot be asked.
-        """
-        return self._sessions.get_isolation(self.user_id, self.session_id)
-
     def close(self, *, remove_workspace: bool = False) -> None:
-        """Remove the container; the workspace stays unless `remove_workspace` is set. Twice is harmless.
-
-        Raises:
-            FileError: the workspace could not be removed; the container was.
-            EngineError: the engine refused or does not answer.
-        """
+        """Remove the container; the workspace stays unless `remove_workspace` is set. Twice is harmless."""
         self._sessions.close_session(self.user_id, self.session_id, remove_workspace=remove_workspace)
 
     def __enter__(self) -> Self:
@@ -260,17 +158,8 @@ def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None
     if workspace is None and workspace_host is not None:
         raise InvalidInput(f"workspace_host={workspace_host!r} without workspace: name both, or none")
     base = None if workspace is None else _checks.check_path_text(workspace, "workspace")
-    if base and not base.startswith("/"):
-        base = f"{os.getcwd()}/{base}"  # it means what it means now, whatever directory this process goes to
-    base = base and _checks.check_absolute_path(base, "workspace")
-    host = (
-        None
-        if workspace_host is None
-        else _checks.check_absolute_path(workspace_host, "workspace_host", example="/on/the/host")
-    )
-    prefix = _checks.check_prefix(
-        os.environ.get("PODKIT_CONTAINER_PREFIX") or DEFAULT_PREFIX, "PODKIT_CONTAINER_PREFIX"
-    )
+    host = None if workspace_host is None else _checks.check_absolute_path(workspace_host, "workspace_host")
+    prefix = _checks.check_prefix(os.environ.get("PODKIT_CONTAINER_PREFIX") or DEFAULT_PREFIX)
     backend = default_backend()
     with _lock:
         key = backend, prefix, base, host
@@ -310,40 +199,22 @@ def get_docker_session(
         SessionConflict: the session exists with another configuration or workspace.
         EngineUnavailable: no Docker engine answers; the message says what was tried.
         ContainerFailedToStart: the container did not stay up.
-        ContainerNotRunning: the session exists, and somebody has paused its container.
-        FileError: the workspace cannot be made; a more exact class where one fits.
         EngineError: the engine refused; a more exact class where one fits.
     """
     _checks.check_id(user_id, "user_id")
     _checks.check_id(session_id, "session_id")
     if config is not None:
-        config = _late.check_config(config).checked_copy()
+        config = check_config(config).checked_copy()
     sessions = _session_manager(workspace, workspace_host)
     sessions.create_session(user_id, session_id, config)
     return SessionProxy(sessions, user_id, session_id)
-
-
-def _session_for_one_run(image: str | None, command_timeout: float | None) -> SessionProxy:
-    """Open a session whose lifetime ends the container of a caller that was killed, and cuts no command short."""
-    id = os.urandom(16).hex()
-    config = _late.ContainerConfig() if image is None else _late.ContainerConfig(image=image)
-    session = get_docker_session("run_in_docker", id, config)
-    try:
-        if session.isolation.commands == "agent":
-            return session
-    except BaseException:
-        session.close()
-        raise
-    session.close()  # without the agent, a running command does not extend the lifetime
-    config.container_lifetime_seconds = math.ceil(command_timeout or _LONGEST_RUN_SECONDS) + _RUN_GRACE_SECONDS
-    return get_docker_session("run_in_docker", id, config)
 
 
 def run_in_docker(
     command: str | Sequence[str],
     image: str | None = None,
     files: Mapping[str, str | bytes] | None = None,
-    environment: Mapping[str, str | Secret] | None = None,
+    environment: Mapping[str, str] | None = None,
     working_dir: str | None = None,
     command_timeout: float | None = None,
 ) -> ProcessResult:
@@ -353,25 +224,24 @@ def run_in_docker(
         command: a `str` is run by `sh -c`, a list as it is.
         image: by default that of `ContainerConfig`.
         files: what to write first: path -> content; relative paths land under `/workspace`.
-        environment: variables of the command; a value may be a `Secret`.
+        environment: variables of the command.
         working_dir: absolute; by default `/workspace`.
         command_timeout: seconds after which the command is killed; `None` for no limit.
 
     Raises:
-        InvalidInput: a value cannot be right; nothing was made. Or the image has no such user or directory.
-        FileError: one of the files cannot be written.
-        ContainerError: no process could be made for the command, or the container did not stay up; a more exact class
-            where one fits.
-        CommandInterrupted: the container or the engine ended under the command, which may have run.
+        InvalidInput: a value cannot be right; nothing was made.
         EngineError: the engine refused; a more exact class where one fits.
     """
     CommandRequest.checked(command, working_dir=working_dir, environment=environment, timeout=command_timeout)
     if files is not None and not isinstance(files, Mapping):
         raise InvalidInput(f"files is a {type(files).__name__}: pass a dict of paths and contents")
     for path, content in (files or {}).items():
-        resolve_file_path(path)
+        resolve_container_path(path)
         _checks.check_content(content, f"files[{path!r}]")
-    with _session_for_one_run(image, command_timeout) as session:
+    # the lifetime must not cut the command short, but ends the container of a caller that was killed
+    lifetime = math.ceil(command_timeout or _LONGEST_RUN_SECONDS) + _RUN_GRACE_SECONDS
+    config = ContainerConfig(container_lifetime_seconds=lifetime, **({} if image is None else {"image": image}))
+    with get_docker_session("run_in_docker", uuid.uuid4().hex, config) as session:
         for path, content in (files or {}).items():
             session.write_file(path, content)
         return session.execute_command(command, working_dir, environment, command_timeout)

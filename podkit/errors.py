@@ -5,7 +5,7 @@ failed. A class exists where a caller can do something different about it; the m
 
 ```
 PodkitError
-├── InvalidInput (ValueError)               a value cannot be right; nothing was run
+├── InvalidInput (ValueError)               a value was refused before any engine call
 │   ├── PathNotMapped                       the path lies in no mount that podkit can translate
 │   └── PathEscape                          the path leaves the directory that it must stay in
 ├── EngineError                             the engine refused or failed
@@ -16,34 +16,21 @@ PodkitError
 │   ├── NetworkNotFound                     a network of the configuration does not exist
 │   ├── MountSourceNotFound                 a mount's source does not exist where the engine is
 │   ├── PortUnavailable                     a port of the configuration is taken on the host
-│   ├── NotEnforced                         the engine does not hold a session in as its profile asks
 │   └── NameTaken                           the container's name belongs to something that is not ours
 ├── ContainerError
 │   ├── ContainerNotFound                   it was removed
 │   ├── ContainerNotRunning                 it is there, but stopped or paused
-│   ├── AgentUnavailable                    commands go through the engine's exec there, which cannot do what was asked
 │   └── ContainerFailedToStart (RuntimeError)  it did not stay up; the exit code and the log are in the message
 ├── SessionError
 │   ├── SessionNotFound                     no such session; create it first
 │   └── SessionConflict                     it exists with another configuration
 ├── CommandError
 │   ├── CommandFailed                       raised by `ProcessResult.check()`
-│   ├── CommandStillRunning (TimeoutError)  `Command.wait` waited for as long as it was told to
 │   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
-├── ProcessError
-│   ├── ProcessNotFound (LookupError)       no such background process, or it was forgotten
-│   └── ProcessFailedToStart (RuntimeError) its program cannot be run; `exit_code` is 126 or 127, as a shell's
 └── FileError (OSError)
     ├── FileMissing (FileNotFoundError)     there is no such file
-    ├── FileExists (FileExistsError)        something is there already
-    ├── NotAFile                            it is a directory, a device, a FIFO or a socket
-    │   └── IsADirectory (IsADirectoryError) it is a directory
-    ├── NotADirectory (NotADirectoryError)  it, or a part of its path, is no directory
-    ├── FileDenied (PermissionError)        the user may not, or the file system is read-only
     ├── FileTooLarge                        it is larger than the limit of the call
-    ├── TooManyFiles                        there are more than the limit of the call
-    ├── NoSpace                             the disk, or a quota, is full
-    ├── FileTimeout (TimeoutError)          it took too long
+    ├── NotAFile                            it is a directory, a device, a FIFO or a socket
     └── NotText                             its bytes are not UTF-8; `read_bytes` takes them
 ```
 
@@ -52,9 +39,7 @@ Every error can be pickled. An error of another library is never raised through:
 
 from __future__ import annotations
 
-import errno
-import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from podkit.core.models import ProcessResult
@@ -65,10 +50,7 @@ class PodkitError(Exception):
 
 
 class InvalidInput(PodkitError, ValueError):
-    """A value cannot be right; the message names it and the cure.
-
-    Refused before any engine call, or, where only the container can tell, before anything ran.
-    """
+    """A value was refused before any engine call; the message names it and the cure."""
 
 
 class PathNotMapped(InvalidInput):
@@ -111,10 +93,6 @@ class PortUnavailable(EngineError):
     """A port of the configuration is already taken on the engine's host."""
 
 
-class NotEnforced(EngineError):
-    """The engine does not enforce what a session's profile asks for; the container was removed."""
-
-
 class NameTaken(EngineError):
     """The container's name belongs to something that podkit cannot prove to be its own; it was not touched."""
 
@@ -129,10 +107,6 @@ class ContainerNotFound(ContainerError):
 
 class ContainerNotRunning(ContainerError):
     """The container exists but cannot run a command now: it is stopped or paused."""
-
-
-class AgentUnavailable(ContainerError):
-    """podkit's agent does not run in the container, and the engine's own exec cannot do what was asked for."""
 
 
 class ContainerFailedToStart(ContainerError, RuntimeError):
@@ -174,17 +148,7 @@ class CommandError(PodkitError):
 
 
 class CommandFailed(CommandError):
-    """`ProcessResult.check()` found an exit code other than 0.
-
-    Attributes:
-        result: the result that was checked.
-    """
-
-    result: ProcessResult
-
-
-class CommandStillRunning(CommandError, TimeoutError):
-    """`Command.wait` has waited for as long as it was told to; the command goes on."""
+    """`ProcessResult.check()` found an exit code other than 0."""
 
 
 class CommandInterrupted(CommandError):
@@ -195,111 +159,20 @@ class CommandInterrupted(CommandError):
     """
 
 
-class ProcessError(PodkitError):
-    """Something is wrong with a background process."""
-
-
-class ProcessNotFound(ProcessError, LookupError):
-    """The container has no such background process (any more)."""
-
-
-class ProcessFailedToStart(ProcessError, RuntimeError):
-    """The program of a background process cannot be run.
-
-    Attributes:
-        exit_code: as a shell would report it: 127 where there is no such program, 126 where it cannot be executed.
-    """
-
-    def __init__(self, message: str = "", *, exit_code: int | None = None) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 class FileError(PodkitError, OSError):
-    """Something is wrong with a file.
-
-    Attributes:
-        errno: the system's error number; `None` where it is podkit that refuses, such as above a limit.
-        strerror: what the system calls that number.
-        filename: which file, as the message has it.
-        filename2: what it was to become, where it was renamed.
-    """
-
-    _number: ClassVar[int | None] = None
-
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        number: int | None = None,
-        filename: str | None = None,
-        filename2: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.errno = self._number if number is None else number
-        self.strerror = None if self.errno is None else os.strerror(self.errno)
-        self.filename, self.filename2 = filename, filename2
-
-    def __str__(self) -> str:  # an `OSError` would leave the message out
-        return str(self.args[0]) if self.args else ""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        told = {name: getattr(self, name) for name in ("errno", "strerror", "filename", "filename2")}
-        return type(self), self.args, self.__dict__ | told
+    """Something is wrong with a file."""
 
 
 class FileMissing(FileError, FileNotFoundError):
     """There is no such file."""
-
-    _number = errno.ENOENT
-
-
-class FileExists(FileError, FileExistsError):
-    """Something is there already."""
-
-    _number = errno.EEXIST
-
-
-class NotAFile(FileError):
-    """A regular file was expected, and something else is there."""
-
-
-class IsADirectory(NotAFile, IsADirectoryError):
-    """A regular file was expected, and a directory is there."""
-
-    _number = errno.EISDIR
-
-
-class NotADirectory(FileError, NotADirectoryError):
-    """A directory was expected, there or on the way, and something else is there."""
-
-    _number = errno.ENOTDIR
-
-
-class FileDenied(FileError, PermissionError):
-    """The user that does it may not, or the file system is read-only."""
-
-    _number = errno.EACCES
 
 
 class FileTooLarge(FileError):
     """The file is larger than the limit of the call."""
 
 
-class TooManyFiles(FileError):
-    """There are more files than the limit of the call."""
-
-
-class NoSpace(FileError):
-    """The disk, or a quota, is full."""
-
-    _number = errno.ENOSPC
-
-
-class FileTimeout(FileError, TimeoutError):
-    """It took longer than the call allows, or stood still."""
-
-    _number = errno.ETIMEDOUT
+class NotAFile(FileError):
+    """A regular file was expected, and something else is there."""
 
 
 class NotText(FileError):

@@ -17,11 +17,9 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT # some commands turn Ctrl-C into an ordinary failure, and those have ways round
 trap 'exit 143' TERM
 
-bold='' plain=''
-if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
-say() { printf '%s\n' "$bold==>$plain $*"; }
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 die() { printf '%s\n' "$*" >&2; exit 1; }
-usage() { sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$script"; exit "${1:-0}"; }
+usage() { sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$script"; exit 0; }
 
 # Runs a command that talks too much: shows its last line every few seconds, and the end of its log if it fails.
 step() { # what, command...
@@ -81,18 +79,12 @@ apt_install() { # package...
 # --- the environment -------------------------------------------------------------------------------
 
 need_environment() {
-  need_venv
-  # Again where its source has changed since: an installation looks at that only once.
-  "$python" scripts/_build_agent.py --is-built || step "Building the agent" "$python" scripts/_build_agent.py
-}
-
-need_venv() {
   local key found
-  key=$({ cat pyproject.toml requirements-dev.lock; echo "$root"; } | cksum)
+  key=$({ cat pyproject.toml; echo "$root"; } | cksum)
   if [ "$(cat .venv/podkit-key 2>/dev/null)" = "$key" ] && has_modules "$python" docker pydantic pytest; then return; fi
   if command -v uv >/dev/null; then
     has_modules "$python" pip || step "Making .venv with uv" uv venv --clear --seed --python '>=3.11' .venv
-    install_locked uv pip install --python "$python"
+    step "Installing podkit and its tools with uv" uv pip install --python "$python" -e '.[dev]'
   else
     if ! has_modules "$python" pip; then
       found=$(find_python)
@@ -104,15 +96,9 @@ need_venv() {
       [ -n "$found" ] || die "podkit needs Python 3.11 or newer with venv (Debian: python3-venv), or uv, which brings its own"
       step "Making .venv with $found" "$found" -m venv --clear .venv
     fi
-    install_locked "$python" -m pip install --progress-bar off
+    step "Installing podkit and its tools with pip" "$python" -m pip install --progress-bar off -e '.[dev]'
   fi
   echo "$key" >.venv/podkit-key
-}
-
-# The locked versions and no others, each file with the digest that it had then; podkit is built with what is there.
-install_locked() { # command...
-  step "Installing what podkit needs and its tools (two minutes)" "$@" --require-hashes -r requirements-dev.lock
-  step "Installing podkit (a minute)" "$@" --no-deps --no-build-isolation -e .
 }
 
 has_modules() { # python, module...
@@ -279,8 +265,7 @@ need_runner() {
   step "Fetching the wheels for the runner" fetch_wheels "$report"
   cp -R "$(cat "$work/wheels")" "$context/wheels"
   step "Building podkit's wheel" "$python" -m build --wheel --no-isolation --outdir "$context/dist" .
-  step "Writing down what the wheel consists of" "$python" scripts/_sbom.py "$context"/dist/*.whl
-  cp -R tests docs scripts README.md pyproject.toml requirements-*.lock Dockerfile.test "$context/project"
+  cp -R tests docs scripts README.md pyproject.toml Dockerfile.test "$context/project"
   mv "$context/project/Dockerfile.test" "$context"
   find "$context" -name __pycache__ -prune -exec rm -rf {} +
   tar -cf "$work/context.tar" -C "$context" .

@@ -26,9 +26,6 @@ from podkit.backends._endpoint import Endpoint
 GRACE_SECONDS = 10  # for the fixtures of interrupted tests to remove what they made
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE
 LABEL = "podkit.test-runner"
-DEFAULT_ARGUMENTS = ["-n", "4"]
-OWN_ENGINE = "tests/trust/engine"
-"""Tests that start an engine of their own. A container with another engine's socket in it cannot do that."""
 
 
 class Interrupted(BaseException):
@@ -45,9 +42,8 @@ def main() -> None:
             signal.signal(number, interrupt)
     run = None
     try:
-        image, *arguments = sys.argv[1:]
-        run = Run(*find())
-        code = run.whole_suite(image) if not arguments else run.tests(image, arguments)
+        run = Run(*find(), arguments=sys.argv[2:] or ["-n", "4"])
+        code = run.in_container(image) if (image := sys.argv[1]) else run.here()
     except Interrupted as exc:
         code = 128 + exc.number
     finally:
@@ -58,14 +54,6 @@ def main() -> None:
     sys.exit(code if code >= 0 else 128 - code)
 
 
-def why_no_own_engine() -> str | None:
-    """Say why tests cannot start an engine of their own here; `None` where they can."""
-    sys.path.append(str(Path.cwd()))
-    from tests.support.private_engine import why_not
-
-    return why_not()
-
-
 def interrupt(number: int, _: FrameType | None) -> None:
     raise Interrupted(number)
 
@@ -73,9 +61,10 @@ def interrupt(number: int, _: FrameType | None) -> None:
 class Run:
     """One run of the tests; all that belongs to it has its id in a name, a label or a path."""
 
-    def __init__(self, endpoint: Endpoint, client: docker.APIClient) -> None:
+    def __init__(self, endpoint: Endpoint, client: docker.APIClient, arguments: list[str]) -> None:
         self.client = client
         self.host = endpoint.url
+        self.arguments = arguments
         self.id = secrets.token_hex(6)
         self.marks = [self.id]
         self.workspace = Path.cwd() / ".test-workspace" / self.id
@@ -85,25 +74,9 @@ class Run:
             "PODKIT_TEST_WORKSPACE_HOST": str(self.workspace),
         }
 
-    def whole_suite(self, image: str) -> int:
-        """Run all tests; in CI none of them may be left out."""
-        reason = why_no_own_engine()
-        if reason and os.environ.get("CI"):
-            sys.exit(f"{OWN_ENGINE} cannot be run: {reason}")
-        code = self.tests(image, [*DEFAULT_ARGUMENTS, f"--ignore={OWN_ENGINE}"])
-        if reason:
-            print(f"Not run: {OWN_ENGINE}, as {reason}", file=sys.stderr)
-            return code
-        print(f"Now {OWN_ENGINE}, with engines of their own, right here", flush=True)
-        return self.here([*DEFAULT_ARGUMENTS, OWN_ENGINE]) or code
-
-    def tests(self, image: str, arguments: list[str]) -> int:
-        """Run some tests: in a container of the image, or right here without one."""
-        return self.in_container(image, [*arguments, f"--ignore={OWN_ENGINE}"]) if image else self.here(arguments)
-
-    def here(self, arguments: list[str]) -> int:
-        self.workspace.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pytest", *arguments]
+    def here(self) -> int:
+        self.workspace.mkdir(parents=True)
+        command = [sys.executable, "-m", "pytest", *self.arguments]
         # Ctrl-C at a terminal reaches pytest by itself, and --pdb needs the terminal. Elsewhere it is passed on, in
         # all cases once: a second one would end the fixtures in the middle.
         terminal = sys.stdin.isatty()
@@ -120,7 +93,7 @@ class Run:
             finally:
                 pytest.kill()
 
-    def in_container(self, image: str, arguments: list[str]) -> int:
+    def in_container(self, image: str) -> int:
         if not self.host.startswith("unix://"):
             sys.exit(f"The runner needs the engine's socket, and this engine is at {self.host}: try --local")
         self.workspace.mkdir(parents=True)
@@ -128,7 +101,7 @@ class Run:
         self.client.create_network(network, driver="bridge", labels={LABEL: self.id})
         container = self.client.create_container(
             image,
-            ["python", "-m", "pytest", *arguments],
+            ["python", "-m", "pytest", *self.arguments],
             name=network,
             labels={LABEL: self.id},
             tty=sys.stdout.isatty(),

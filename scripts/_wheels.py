@@ -4,13 +4,13 @@ Usage: _wheels.py CACHE REPORT, where REPORT is what PROBE printed there. Prints
 """
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
-
-LOCK = Path("requirements-test.lock")
 
 # Run in the runner's base image, which has Python and perhaps nothing else.
 PROBE = """
@@ -31,14 +31,15 @@ def main() -> None:
     python, machine, libc, libc_version = report.split()
     if [int(part) for part in python.split(".")] < [3, 11]:
         sys.exit(f"The default image has Python {python} and podkit needs 3.11: try scripts/test.sh --local")
-    key = hashlib.sha256(report.encode() + b"\n" + LOCK.read_bytes()).hexdigest()[:16]
+    needed = requirements()
+    key = hashlib.sha256("\n".join([report, *needed]).encode()).hexdigest()[:16]
     wheels = cache / f"wheels-{key}"
     if not wheels.exists():
         cache.mkdir(exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=cache))
         try:
-            download(part, python, platforms(libc, libc_version, machine))
-            shutil.copy(LOCK, part)
+            download(part, ["pip", *needed], python, platforms(libc, libc_version, machine))
+            (part / "requirements.txt").write_text("\n".join(needed) + "\n")
             part.rename(wheels)  # only when it is whole
         except OSError:
             if not wheels.exists():  # else another run was faster
@@ -46,6 +47,13 @@ def main() -> None:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     print(wheels)
+
+
+def requirements() -> list[str]:
+    """podkit's dependencies, and of its tools those that tests run with."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    tools = [tool for tool in project["optional-dependencies"]["dev"] if re.match(r"pytest\b", tool)]
+    return sorted(project["dependencies"] + tools)
 
 
 def platforms(libc: str, libc_version: str, machine: str) -> list[str]:
@@ -57,11 +65,11 @@ def platforms(libc: str, libc_version: str, machine: str) -> list[str]:
     return [*modern, f"manylinux2014_{machine}", f"manylinux2010_{machine}", f"manylinux1_{machine}"]
 
 
-def download(target: Path, python: str, tags: list[str]) -> None:
+def download(target: Path, needed: list[str], python: str, tags: list[str]) -> None:
     command = [sys.executable, "-m", "pip", "download", "--dest", str(target), "--only-binary=:all:"]
     command += ["--progress-bar=off", "--implementation=cp", f"--python-version={python}"]
     command += [f"--platform={tag}" for tag in tags]
-    subprocess.run([*command, "--require-hashes", "-r", LOCK], check=True, stdout=sys.stderr)
+    subprocess.run([*command, *needed], check=True, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

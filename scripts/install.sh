@@ -11,8 +11,7 @@ source "$(dirname "$0")/_lib.sh"
 case ${1:-} in
   '') ;;
   --yes) yes=yes ;;
-  -h | --help) usage ;;
-  *) usage 2 >&2 ;;
+  *) usage ;;
 esac
 
 usual_image=${PODKIT_DEFAULT_IMAGE:-python:3.11-alpine}

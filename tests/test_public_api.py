@@ -36,23 +36,9 @@ SIGNATURES = {
     "podkit:SessionProxy.get_accessible_ports": "",
     "podkit:SessionProxy.close": "*, remove_workspace=False",
     "podkit:SessionProxy.__enter__": "",
-    "podkit.core.files:SessionFiles.read_bytes": "path, *, max_bytes=268435456",
-    "podkit.core.files:SessionFiles.read_text": "path, *, max_bytes=268435456",
-    "podkit.core.files:SessionFiles.write_bytes": "path, content, *, mode=None, owner=None",
-    "podkit.core.files:SessionFiles.write_text": "path, content, *, mode=None, owner=None",
-    "podkit.core.files:SessionFiles.list": "path='.', *, max_entries=10000",
-    "podkit.core.files:SessionFiles.stat": "path, *, follow_symlinks=True",
-    "podkit.core.files:SessionFiles.exists": "path, *, follow_symlinks=True",
-    "podkit.core.files:SessionFiles.mkdir": "path, *, mode=511, parents=False, exist_ok=False",
-    "podkit.core.files:SessionFiles.remove": "path, *, recursive=False, missing_ok=False",
-    "podkit.core.files:SessionFiles.rename": "source, target",
-    "podkit.core.files:SessionFiles.upload": "local, path, *, timeout=None",
-    "podkit.core.files:SessionFiles.download": ("path, local, *, max_bytes=1073741824, max_files=10000, timeout=None"),
     "podkit:PortPool": "start, end, ports_per_container",
     "podkit:PortPool.allocate": "",
     "podkit:PortPool.release": "ports",
-    "podkit:Secret": "value",
-    "podkit:Secret.reveal": "",
     "podkit.core.models:ProcessResult.check": "",
     "podkit.core.models:Session.is_expired": "",
     "podkit.backends.docker:DockerBackend": "logger=None",
@@ -91,13 +77,6 @@ SIGNATURES = {
         "backend, container_prefix, check_interval, max_age_seconds, event_handler=None"
     ),
     "podkit.monitors.orphans:OrphanContainerCleaner._cleanup_orphans": "",
-    "podkit.processes:ProcessManager": "container_manager, container_id, user_id, session_id",
-    "podkit.processes:ProcessManager.start_process": "command, name=None, environment=None, working_dir=None",
-    "podkit.processes:ProcessManager.get_status": "id",
-    "podkit.processes:ProcessManager.is_running": "id",
-    "podkit.processes:ProcessManager.list_processes": "",
-    "podkit.processes:ProcessManager.get_logs": "id",
-    "podkit.processes:ProcessManager.stop_process": "id, timeout=10.0, force=False",
     "podkit.utils.paths:get_workspace_path": "workspace_base, user_id, session_id",
     "podkit.utils.paths:write_to_mounted_path": "container_path, content, to_host_path",
     "podkit.utils.network:get_parent_container_networks": "",
@@ -139,10 +118,6 @@ NAMES = [
     "podkit.monitors.base:BaseThreadMonitor.tick",
     "podkit.utils.paths:container_to_host_path",
     "podkit.utils.paths:host_to_container_path",
-    "podkit.processes:Process",
-    "podkit.processes:ProcessStatus.FAILED",
-    "podkit.processes:ProcessStatus.RUNNING",
-    "podkit.processes:ProcessStatus.STOPPED",
     "podkit.errors:PodkitError",
     "podkit.testing:FakeBackend",
 ]
@@ -153,7 +128,6 @@ PROPERTIES = [
     "podkit.core.manager:BaseContainerManager.containers",
     "podkit.core.models:ProcessResult.ok",
     "podkit.monitors.base:BaseThreadMonitor.running",
-    "podkit.processes:Process.display_name",
 ]
 
 NO_DEFAULT = "(none)"
@@ -265,7 +239,6 @@ def test_the_top_level_exports_what_the_contract_names() -> None:
     assert podkit.__all__ == [
         "PodkitEventHandler",
         "PortPool",
-        "Secret",
         "SessionProxy",
         "get_docker_session",
         "reset_lifecycle_cache",
@@ -312,55 +285,14 @@ def run_python(code: str, cwd: Path) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize("module", ["podkit", "podkit.testing", "podkit.monitors.health", "podkit.backends.docker"])
+@pytest.mark.parametrize("module", ["podkit", "podkit.testing", "podkit.monitors.health"])
 def test_importing_loads_no_engines_sdk_starts_no_thread_and_says_nothing(module: str, tmp_path: Path) -> None:
     assert json.loads(run_python(IMPORT.format(module=module), tmp_path)) == [[], 0]
     assert list(tmp_path.iterdir()) == []
 
 
-# slow to import, or of no use to a program that only runs commands: each comes with its first use
-LATE = [
-    "asyncio",
-    "dataclasses",
-    "email",
-    "hashlib",
-    "http",
-    "inspect",
-    "podkit.agent.files",
-    "podkit.agent.processes",
-    "podkit.core.command",
-    "podkit.core.files",
-    "podkit.core.isolation",
-    "podkit.core.models",
-    "podkit.monitors",
-    "podkit.processes",
-    "podkit.testing",
-    "pydantic",
-    "shutil",
-    "signal",
-    "ssl",
-    "subprocess",
-    "tempfile",
-    "uuid",
-]
-
-SESSION_OBJECT = """
-import json, sys
-before = {*sys.modules}
-import podkit
-from podkit.backends.docker import DockerBackend
-from podkit.core.manager import SimpleContainerManager
-from podkit.core.session import BaseSessionManager
-containers = SimpleContainerManager(DockerBackend(), "podkit", None)
-session = podkit.SessionProxy(BaseSessionManager(containers), "user", "session")
-print(json.dumps(sorted({*sys.modules} - before)))
-"""
-
-
-def test_a_session_object_imports_nothing_that_can_wait_for_its_first_use(tmp_path: Path) -> None:
-    imported = json.loads(run_python(SESSION_OBJECT, tmp_path))
-    assert [name for name in imported if name in LATE] == []
-    assert "podkit.core.session" in imported
+def test_importing_the_backend_loads_the_sdk_that_the_others_do_not_need(tmp_path: Path) -> None:
+    assert "docker" in json.loads(run_python(IMPORT.format(module="podkit.backends.docker"), tmp_path))[0]
 
 
 # --- the house -------------------------------------------------------------------------------------

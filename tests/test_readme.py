@@ -361,7 +361,6 @@ def test_example_5_runs_its_script_under_the_limits_and_in_the_network_that_it_n
         "/data": False,
         "/creds": False,
         "/outputs": True,
-        "/run/podkit": False,  # the agent
     }
     seen = json.loads((outputs / "results.json").read_text())
     assert (seen["lines"], seen["creds"]) == (["a,b", "1,2"], ["token"])

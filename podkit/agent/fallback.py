@@ -15,21 +15,18 @@ from contextlib import contextmanager, suppress
 
 from podkit.agent.commands import CommandRequest, Outcome, OutputBuffer
 from podkit.backends.base import Backend, Chunk, ExecSpec, ExecStream, NotStarted, Stream, WorkloadInfo
-from podkit.core._terms import ContainerStatus
-from podkit.core.secret import secrets_of, shown_of
+from podkit.core.models import ContainerStatus
 from podkit.errors import (
-    AgentUnavailable,
     CommandInterrupted,
     ContainerError,
     ContainerNotFound,
     ContainerNotRunning,
     EngineError,
     EngineTimeout,
-    EngineUnavailable,
     InvalidInput,
     PodkitError,
 )
-from podkit.utils._deadline import Deadline, caller_deadline, cleaning_up, engine_deadline, held, wait_until
+from podkit.utils._deadline import Deadline, caller_deadline, engine_deadline, held, wait_until
 from podkit.utils._fork import renew_after_fork
 
 GRACE_SECONDS = 1.9
@@ -41,16 +38,11 @@ _QUIET_LONGEST_SECONDS = 2.0
 _DRAIN_QUIET_SECONDS = 0.25  # the command has ended, but a child holds its pipes: what it wrote itself is still to come
 _DRAIN_LONGEST_SECONDS = 1.0
 _INLINE_INPUT_BYTES = 64 << 10  # fits the socket's empty buffer, so that writing it cannot block
-SAME_RUN_SECONDS = 0.25  # how long after the end of a process the engine may take to notice that of its container
+_SAME_RUN_SECONDS = 0.25
 _KILLED = 137
 _RESTARTING = "killing and starting the container"
 
 _logger = logging.getLogger(__name__)
-
-
-def latest(timeout: float | None) -> Deadline:
-    """Give until when a call with this timeout, from now on, has to be back."""
-    return Deadline.after(None if timeout is None else timeout + GRACE_SECONDS)
 
 
 class _Restart:
@@ -111,26 +103,24 @@ class EngineExec:
             ContainerNotFound: there is no such container; nothing was run.
             ContainerNotRunning: it is stopped or paused; nothing was run.
             InvalidInput: the engine knows no such user or working directory.
-            AgentUnavailable: a variable is a `Secret`, which the engine must not see; nothing was asked of it.
             CommandInterrupted: the container or the engine ended under the command; `result` has the output so far.
         """
-        _refuse_secrets(request)
         began = time.monotonic()
         out = OutputBuffer(request.max_output_bytes, request.on_stdout)
         err = OutputBuffer(request.max_output_bytes, request.on_stderr)
-        outcome = Outcome(stdout=out, stderr=err, command=request.argv)
+        outcome = Outcome(stdout=out, stderr=err)
         deadline = Deadline.after(request.timeout)
-        limit = latest(request.timeout)
+        limit = Deadline.after(None if request.timeout is None else request.timeout + GRACE_SECONDS)
         with engine_deadline(limit):
-            before = self.running(container_id)
-            stream = self._open(before, request)
+            before = self._running(container_id)
+            stream = self._backend.open_stream(container_id, _exec_spec(request))
         try:
             with engine_deadline(deadline):
                 self._communicate(stream, request.input, outcome, deadline)
             if outcome.exit_code == _KILLED:
                 with engine_deadline(limit):
                     restarted = self._was_restarted(before)
-                if restarted and deadline.remaining > SAME_RUN_SECONDS:
+                if restarted and deadline.remaining > _SAME_RUN_SECONDS:
                     raise ContainerNotRunning(f"container {before.name} was killed and started again under it")
                 # else the timeout of another command has ended this one just before its own
                 outcome.timed_out = outcome.container_restarted = restarted
@@ -147,50 +137,19 @@ class EngineExec:
         except NotStarted as exc:
             if exc.exit_code is None:
                 raise ContainerNotRunning(f"container {before.name} could not run the command: {exc}") from exc
-            outcome = Outcome(
-                stdout=OutputBuffer(0),
-                stderr=OutputBuffer(64 << 10),
-                command=request.argv,
-                exit_code=exc.exit_code,
-            )
+            outcome = Outcome(stdout=OutputBuffer(0), stderr=OutputBuffer(64 << 10), exit_code=exc.exit_code)
             outcome.stderr.feed(f"{exc}\n".encode())
         except BaseException as exc:  # noqa: BLE001 - Ctrl-C, or a callback: the command must not outlive its caller
             stream.close()
-            self._restart_quietly(before)
+            with suppress(PodkitError):
+                self._restart(before)
             raise exc.error if isinstance(exc, _CallbackRaised) else exc  # noqa: B904
         finally:
             stream.close()
         outcome.duration_seconds = time.monotonic() - began
         return outcome
 
-    def _open(self, before: WorkloadInfo, request: CommandRequest) -> ExecStream:
-        """Start the command; where it is not known whether it was started, end what may run.
-
-        Raises:
-            CommandInterrupted: the engine did not say whether it started it.
-        """
-        try:
-            return self._backend.open_stream(before.id, _exec_spec(request))
-        except (EngineTimeout, EngineUnavailable) as exc:
-            self._restart_quietly(before)
-            raise CommandInterrupted(f"the command may have been sent, and is not sent again: {exc}") from exc
-        except PodkitError:
-            raise
-        except BaseException:  # Ctrl-C
-            self._restart_quietly(before)
-            raise
-
-    def _restart_quietly(self, before: WorkloadInfo) -> None:
-        with suppress(PodkitError), cleaning_up(GRACE_SECONDS):
-            self.restart(before)
-
-    def running(self, container_id: str) -> WorkloadInfo:
-        """Ask for the state of a container that is to run a command.
-
-        Raises:
-            ContainerNotFound: it is gone.
-            ContainerNotRunning: it is stopped or paused.
-        """
+    def _running(self, container_id: str) -> WorkloadInfo:
         info = self._backend.inspect_workload(container_id)
         if info.status is ContainerStatus.PAUSED:
             raise ContainerNotRunning(f"container {info.name} is paused: unpause it, such as with 'docker unpause'")
@@ -205,16 +164,13 @@ class EngineExec:
             EngineTimeout: the deadline was reached first.
         """
         writer = _feed(stream, input, deadline) if input is not None else None
-        quiet, asked = _QUIET_SECONDS, time.monotonic()
+        quiet = _QUIET_SECONDS
         while True:
             try:
-                if time.monotonic() - asked > _QUIET_LONGEST_SECONDS:  # a child that prints hides the command's end
-                    raise EngineTimeout
                 chunk = stream.read(deadline.at_most(quiet))
             except EngineTimeout:
                 if deadline.reached:
                     raise
-                asked = time.monotonic()
                 outcome.exit_code = stream.exit_code()
                 if outcome.exit_code is not None:
                     _drain(stream, outcome)
@@ -247,12 +203,12 @@ class EngineExec:
         def changed() -> bool:
             now = self.inspect(before.id)
             if now.status is not ContainerStatus.RUNNING:
-                why = "reached the end of its lifetime" if now.exit_code == 0 else f"became {now.status}"
+                why = "reached the end of its lifetime" if now.exit_code == 0 else f"is {now.status}"
                 raise ContainerNotRunning(f"container {now.name} {why} while the command ran")
             return now.started_at != before.started_at
 
         # the engine may notice the end of the command a moment before that of the container
-        return wait_until(changed, deadline=Deadline.after(SAME_RUN_SECONDS), interval=0.05)
+        return wait_until(changed, deadline=Deadline.after(_SAME_RUN_SECONDS), interval=0.05)
 
     def _end(self, before: WorkloadInfo, outcome: Outcome, began: float, timeout: float | None) -> None:
         """End a command that is over its time.
@@ -261,7 +217,7 @@ class EngineExec:
             CommandInterrupted: the engine did not do it in time: the command may still be running.
         """
         try:
-            self.restart(before)
+            self._restart(before)
         except ContainerNotFound:
             return  # removed meanwhile: nothing of the command runs
         except PodkitError as exc:
@@ -273,15 +229,10 @@ class EngineExec:
         outcome.container_restarted = True
         _logger.warning("container %s was killed and started to end a command over its time", before.name)
 
-    def restart(self, before: WorkloadInfo, patience: Deadline | None = None) -> None:
-        """Kill and start the container, unless somebody has done so since `before` was asked for.
-
-        Args:
-            before: what the engine said of it when the command began.
-            patience: until when the engine has to give a sign of life; it then gets the time that it needs.
-        """
+    def _restart(self, before: WorkloadInfo) -> None:
+        """Kill and start the container, unless another thread has done so since the command began."""
         restart = self._restart_of(before.id)
-        grace = patience or Deadline.after(GRACE_SECONDS)
+        grace = Deadline.after(GRACE_SECONDS)
         with held(restart.lock, grace, _RESTARTING):
             restart.count += 1
             with engine_deadline(grace):
@@ -292,19 +243,7 @@ class EngineExec:
             with engine_deadline(Deadline.after(_RESTART_SECONDS)):
                 if now.status is not ContainerStatus.EXITED:
                     self._backend.stop_workload(before.id, 0)
-                self._start_again(before.id, grace)
-
-    def _start_again(self, container_id: str, patience: Deadline) -> None:
-        """Start a container that podkit has killed: left like that, it would be taken for broken and made anew."""
-
-        def started() -> bool:
-            with suppress(EngineUnavailable):  # such as a connection that was cut: starting twice does no harm
-                self._backend.start_workload(container_id)
-                return True
-            return False
-
-        if not wait_until(started, deadline=patience):
-            self._backend.start_workload(container_id)
+                self._backend.start_workload(before.id)
 
     def _interrupted(self, outcome: Outcome, began: float, cause: Exception) -> CommandInterrupted:
         outcome.duration_seconds = time.monotonic() - began
@@ -313,25 +252,12 @@ class EngineExec:
         )
 
 
-def _refuse_secrets(request: CommandRequest) -> None:
-    """Refuse a command that cannot be run without telling the engine a secret.
-
-    Raises:
-        AgentUnavailable: it has one.
-    """
-    if names := sorted(secrets_of(request.environment)):
-        raise AgentUnavailable(
-            f"the variable {names[0]!r} is a Secret, and needs podkit's agent in the container: the engine's own exec "
-            "would tell the engine its value; session.isolation says why there is no agent, and a str needs none"
-        )
-
-
 def _exec_spec(request: CommandRequest) -> ExecSpec:
     return ExecSpec(
         argv=request.argv,
         user=request.user,
         working_dir=request.working_dir,
-        environment=shown_of(request.environment),  # there are no others
+        environment=request.environment,
         stdin=request.input is not None,
     )
 

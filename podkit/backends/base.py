@@ -3,78 +3,38 @@
 A backend makes, starts, stops, removes, inspects and lists workloads, and opens a byte stream to a process inside one.
 Commands, timeouts, output limits, files, sessions are written once, above it. The seam is drawn so that a Kubernetes
 pod fits as well as a container: creating may already start, mounts are fixed at birth, and there is no file transfer.
-Its values are named tuples: make them with keywords, as fields may be added in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
-from podkit.core._terms import NO_VARIABLES, ContainerStatus
+from podkit.core.models import ContainerStatus
 from podkit.utils._deadline import Deadline
 
 __all__ = [
     "Backend",
     "Chunk",
-    "Confinement",
     "ExecSpec",
     "ExecStream",
     "Filters",
-    "NotPlaced",
     "NotStarted",
-    "SharedFiles",
     "Stream",
     "WorkloadInfo",
     "WorkloadRow",
     "WorkloadSpec",
-    "is_root",
     "matches",
 ]
 
 Filters = Mapping[str, str | Sequence[str]]
 
 
-class SharedFiles(NamedTuple):
-    """Files that all workloads of an engine share, read-only, placed there once.
-
-    Attributes:
-        name: unique to this content, such as a name with a digest; no other content ever has it.
-        target: the directory inside that they appear in.
-        by_architecture: the engine's architecture in Go's terms (`amd64`, `arm64`) -> the name and the file of each.
-    """
-
-    name: str
-    target: str
-    by_architecture: Mapping[str, Mapping[str, Path]]
-
-
-class NotPlaced(Exception):
-    """Files to be shared cannot be placed on the engine, and the workload was not made. Crosses to its manager only."""
-
-
-class Privileges(NamedTuple):
-    """What a workload may do besides what any process may; the defaults grant nothing.
-
-    Attributes:
-        capabilities: all that it keeps.
-        new_privileges: whether a program with set-user-id or file capabilities gives any.
-        unfiltered: without the engine's filter of system calls.
-        privileged: everything that the engine can grant, devices included.
-        host_namespaces: which of the host's it is in: `pid`, `ipc`.
-    """
-
-    capabilities: Sequence[str] = ()
-    new_privileges: bool = False
-    unfiltered: bool = False
-    privileged: bool = False
-    host_namespaces: Sequence[str] = ()
-
-
-class WorkloadSpec(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSpec:
     """What a workload is made of, in no engine's terms but the mounts'.
 
     Attributes:
@@ -87,22 +47,13 @@ class WorkloadSpec(NamedTuple):
         user: `None` means the image's.
         working_dir: absolute; the backend sees that it exists.
         mounts: Docker's mount dicts: `Type`, `Source`, `Target`, `ReadOnly`, `VolumeOptions`, `TmpfsOptions`.
-        ports: each is published on the same port of the host.
-        publish_address: of the host, on which they are published.
-        networks: names of existing networks; `none` alone for no network. Empty means the engine's default.
+        ports: each is published on the same port of the host's loopback.
+        networks: names of existing networks; empty means the engine's default.
         cpu_limit: cores.
         memory_bytes: limit of memory and swap together.
         pids_limit: limit of processes and threads.
-        privileges: what it may do besides.
+        capabilities: all that the workload keeps.
         init: run the engine's own init as first process, which reaps and passes signals on.
-        shared: files that it sees besides its mounts; executable, and owned by root.
-        attachable: whether the main process reads and writes a stream, which `start_attached` gives; what it writes is
-            kept in no log.
-        open_directory: one that the engine makes, as root's, and that the workload's user is to write to, whoever that
-            is; `None` where there is none.
-        read_only_root: whether its root file system cannot be written to.
-        in_memory: directories that are kept in memory, of at most half of `memory_bytes` each, and are the user's.
-        runtime: the OCI runtime by the engine's name; `None` for the engine's default.
     """
 
     name: str
@@ -119,50 +70,12 @@ class WorkloadSpec(NamedTuple):
     cpu_limit: float
     memory_bytes: int
     pids_limit: int
-    privileges: Privileges
+    capabilities: Sequence[str]
     init: bool
-    shared: SharedFiles | None = None
-    attachable: bool = False
-    open_directory: str | None = None
-    publish_address: str = "127.0.0.1"
-    read_only_root: bool = False
-    in_memory: Sequence[str] = ()
-    runtime: str | None = None
 
 
-class Confinement(NamedTuple):
-    """What an engine says that it enforces on a workload.
-
-    Attributes:
-        cpu_limit: cores; `None` where there is no limit.
-        memory_bytes: `None` where there is no limit.
-        swap: whether it may use swap besides.
-        pids_limit: processes and threads; `None` where there is no limit.
-        capabilities: all that it keeps; `None` where that is not known, such as the engine's own choice.
-        no_new_privileges: whether a program with set-user-id or file capabilities gives none.
-        runtime: the name of the OCI runtime, `""` where the engine does not say.
-        read_only_root: whether its root file system cannot be written to.
-        unfiltered: without the engine's filter of system calls.
-        privileged: everything is granted, devices included.
-        host_namespaces: which of the host's it is in: `network`, `pid`, `ipc`.
-        publish_addresses: of the host, on which its ports listen.
-    """
-
-    cpu_limit: float | None = None
-    memory_bytes: int | None = None
-    swap: bool = True
-    pids_limit: int | None = None
-    capabilities: Sequence[str] | None = None
-    no_new_privileges: bool = False
-    runtime: str = ""
-    read_only_root: bool = False
-    unfiltered: bool = False
-    privileged: bool = False
-    host_namespaces: Sequence[str] = ()
-    publish_addresses: Sequence[str] = ()
-
-
-class WorkloadInfo(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadInfo:
     """What the engine says of a workload at one moment.
 
     Attributes:
@@ -178,11 +91,9 @@ class WorkloadInfo(NamedTuple):
         finished_at: of the last run, `None` before its end.
         environment: of the main process.
         user: who runs it, empty for the image's default of root.
-        working_dir: where its commands run.
         networks: the names of the networks that it is in.
         mounts: pairs of the source on the engine's host and the target inside.
-        running_commands: how many processes the engine itself has started in it besides the main one.
-        confinement: what holds it in.
+        running_commands: how many commands run in it besides the main process.
     """
 
     id: str
@@ -195,13 +106,11 @@ class WorkloadInfo(NamedTuple):
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    environment: Mapping[str, str] = NO_VARIABLES
+    environment: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
-    working_dir: str = "/"
     networks: Sequence[str] = ()
     mounts: Sequence[tuple[str, str]] = ()
     running_commands: int = 0
-    confinement: Confinement = Confinement()
 
 
 class WorkloadRow(TypedDict):
@@ -239,7 +148,8 @@ class NotStarted(Exception):
         self.exit_code = exit_code
 
 
-class ExecSpec(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecSpec:
     """A process to start inside a running workload.
 
     Attributes:
@@ -253,21 +163,12 @@ class ExecSpec(NamedTuple):
     argv: Sequence[str]
     user: str | None = None
     working_dir: str | None = None
-    environment: Mapping[str, str] = NO_VARIABLES
+    environment: Mapping[str, str] = field(default_factory=dict)
     stdin: bool = False
 
 
 class ExecStream(Protocol):
     """The byte stream to one process. One thread may read while another writes; `close` may come from any."""
-
-    def wait(self, deadline: Deadline) -> None:
-        """Wait until `read` has something to give, the end included, or is worth a try; takes nothing.
-
-        Raises:
-            EngineTimeout: nothing came before the deadline.
-            EngineUnavailable: the connection broke.
-        """
-        ...
 
     def read(self, deadline: Deadline) -> Chunk:
         """Give the next bytes of output as they come; an empty chunk, for ever, once both streams have ended.
@@ -347,7 +248,6 @@ class Backend(Protocol):
             ImageNotFound: the image is not on the engine.
             NetworkNotFound: a network does not exist; some engines notice it only at the start.
             MountSourceNotFound: a source does not exist where the engine is.
-            NotPlaced: `spec.shared` cannot be placed.
         """
         ...
 
@@ -359,20 +259,6 @@ class Backend(Protocol):
             PortUnavailable: one of its ports is taken.
             NetworkNotFound: one of its networks is gone.
             ContainerFailedToStart: its main process cannot be run.
-        """
-        ...
-
-    def start_attached(self, id: str) -> ExecStream | None:
-        """Start an `attachable` workload that has never run, and give the stream to its main process.
-
-        At most one caller may attach: whoever created it. The stream ends with the workload, whatever the main process
-        closes; closing it ends the main process's standard input.
-
-        Returns:
-            The stream, nothing of which is missing; `None` where somebody else has started the workload already.
-
-        Raises:
-            ContainerError: as `start_workload` does.
         """
         ...
 
@@ -390,7 +276,7 @@ class Backend(Protocol):
         """
         ...
 
-    def remove_workload(self, id: str, *, force: bool = True) -> bool:
+    def remove_workload(self, id: str, *, force: bool = True) -> None:
         """Remove a workload and what was made for it alone; a missing one is no error. Returns when it is gone.
 
         Called by `remove_container`, a failed create and the orphan cleaner: twice is normal.
@@ -398,9 +284,6 @@ class Backend(Protocol):
         Args:
             id: the full id.
             force: whether a running one is killed first; else it stays and `ContainerError` is raised.
-
-        Returns:
-            Whether this call removed it: of many at once that is one.
         """
         ...
 
@@ -449,11 +332,6 @@ class Backend(Protocol):
             InvalidInput: the engine refused the user or the working directory.
         """
         ...
-
-
-def is_root(user: str) -> bool:
-    """Whether a user, as an engine names it, is root."""
-    return user.partition(":")[0] in ("", "0", "root")
 
 
 def matches(row: WorkloadRow, filters: Filters) -> bool:

@@ -8,22 +8,22 @@ what counts is a hash over length-prefixed parts.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
 import socket
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from podkit.core import _checks, _late
-from podkit.core.secret import secrets_of, shown_of, unknown_secret
+from podkit.core import _checks
+from podkit.core.models import ContainerConfig
 from podkit.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from podkit.core.models import ContainerConfig
 
 NAMESPACE = "podkit."
 SCHEMA_VERSION = "1"
@@ -46,8 +46,6 @@ _NOT_READABLE = re.compile(r"[^a-z0-9]+")
 
 def digest(*parts: str, characters: int) -> str:
     """Hash `parts` into lower-case base32; parts cannot run into each other."""
-    import hashlib  # late: it loads OpenSSL
-
     hasher = hashlib.sha256()
     for part in parts:
         data = part.encode()
@@ -59,7 +57,8 @@ def _readable(text: str) -> str:
     return _NOT_READABLE.sub("-", text[:100].lower()).strip("-")
 
 
-class Identity(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Identity:
     """The three words that name a session's container.
 
     Made by `Identity.of`, which checks them.
@@ -124,7 +123,8 @@ def workspace_component(text: str) -> str:
     return f"{_readable(text)[:40]}~{digest('workspace', text, characters=26)}"
 
 
-class Owner(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Owner:
     """The process that made a container.
 
     Attributes:
@@ -141,7 +141,7 @@ class Owner(NamedTuple):
 
     def to_label(self) -> str:
         """Give the owner as the text of a label."""
-        return json.dumps(self._asdict(), separators=(",", ":"))
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_label(cls, text: str) -> Owner | None:
@@ -162,8 +162,7 @@ class Owner(NamedTuple):
 def _process_started(pid: int) -> str:
     try:
         # the name in parentheses may itself contain spaces and parentheses
-        # bytes: the kernel cuts the name after 15 of them, also in the middle of a character
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
 
@@ -174,7 +173,7 @@ def _owner_of(pid: int) -> Owner:
     with suppress(OSError):  # not Linux
         host.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         host.append(os.readlink("/proc/self/ns/pid"))
-    return Owner(" ".join(host), pid, _process_started(pid), os.urandom(16).hex())
+    return Owner(" ".join(host), pid, _process_started(pid), uuid.uuid4().hex)
 
 
 def this_owner() -> Owner:
@@ -183,38 +182,31 @@ def this_owner() -> Owner:
 
 
 def config_digest(config: ContainerConfig) -> str:
-    """Hash a configuration, environment included; of a secret only the name, as a hash lets its value be guessed."""
+    """Hash a configuration, environment included."""
     return digest("config", json.dumps(config.model_dump(mode="json"), sort_keys=True), characters=26)
 
 
 def config_to_label(config: ContainerConfig) -> str:
     """Give a configuration as the text of a label, with the names but not the values of its environment.
 
-    The values stand in the container's environment already, but for those of secrets, which stand nowhere; labels are
-    shown in listings and events as well.
+    The values stand in the container's environment already; labels are shown in listings and events as well.
     """
-    data = config.model_dump(mode="json") | {"environment": sorted(shown_of(config.environment))}
-    if secrets := sorted(secrets_of(config.environment)):
-        data["secrets"] = secrets
+    data = config.model_dump(mode="json") | {"environment": sorted(config.environment)}
     return json.dumps(data, separators=(",", ":"))
 
 
 def config_from_label(text: str, environment: Mapping[str, str]) -> ContainerConfig:
-    """Read a configuration back, with the values of its environment from the container's; secrets have none then.
+    """Read a configuration back, with the values of its environment from the container's.
 
     Raises:
         InvalidInput: the label is garbled or of another version.
     """
     try:
         data = json.loads(text)
-        variables = {name: environment.get(name, "") for name in data["environment"]}
-        data["environment"] = variables | {name: unknown_secret() for name in data.pop("secrets", ())}
-        return _late.ContainerConfig(**data)
+        data["environment"] = {name: environment.get(name, "") for name in data["environment"]}
+        return ContainerConfig(**data)
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
-        raise InvalidInput(
-            f"the label {CONFIG} cannot be read: another version of podkit made the container, or somebody else did; "
-            f"close the session or remove the container ({exc})"
-        ) from exc
+        raise InvalidInput(f"the label {CONFIG} cannot be read: {exc}") from exc
 
 
 def mounts_from_label(text: str) -> list[dict[str, Any]]:
@@ -227,14 +219,6 @@ def mounts_from_label(text: str) -> list[dict[str, Any]]:
         mounts = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise InvalidInput(f"the label {MOUNTS} cannot be read: {exc}") from exc
-    if not isinstance(mounts, list) or not all(map(_is_mount, mounts)):
-        raise InvalidInput(f"the label {MOUNTS} holds no list of mounts: remove the container that carries it")
+    if not isinstance(mounts, list) or not all(isinstance(mount, dict) for mount in mounts):
+        raise InvalidInput(f"the label {MOUNTS} holds no list of mounts")
     return mounts
-
-
-def _is_mount(value: object) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("VolumeOptions", {}), dict):
-        return False
-    return all(isinstance(value.get(key, ""), str) for key in ("Type", "Source")) and isinstance(
-        value.get("Target"), str
-    )

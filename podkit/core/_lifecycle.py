@@ -7,16 +7,16 @@ others find it and adopt it, if its labels prove that it is the one they mean.
 from __future__ import annotations
 
 import logging
-import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from podkit.backends.base import Backend, WorkloadInfo, WorkloadSpec
 from podkit.core import _identity
-from podkit.core._terms import ContainerStatus, utc_now
-from podkit.core.secret import secrets_of
+from podkit.core.models import ContainerConfig, ContainerStatus, StartupVerificationConfig, utc_now
 from podkit.errors import (
     ContainerFailedToStart,
     ContainerNotFound,
@@ -26,23 +26,20 @@ from podkit.errors import (
     ImageNotFound,
     InvalidInput,
     NameTaken,
-    NotEnforced,
     PodkitError,
     SessionConflict,
 )
-from podkit.utils._deadline import CLEAN_UP_SECONDS, Deadline, cleaning_up, wait_until
-
-if TYPE_CHECKING:
-    from podkit.core.models import ContainerConfig
-    from podkit.core.secret import Secret
+from podkit.utils._deadline import Deadline, cleaning_up, wait_until
 
 LOG_LINES = 20
 _REMOVAL_SECONDS = 30.0  # how long another caller's removal of the same name is waited for
+CLEAN_UP_SECONDS = 1.9  # a call may be 2 s late
 
 _logger = logging.getLogger(__name__)
 
 
-class ContainerRecord(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerRecord:
     """What a container manager knows of a container that it holds.
 
     Attributes:
@@ -66,23 +63,6 @@ class ContainerRecord(NamedTuple):
     created_at: datetime
     workspace: str
     mounts: Sequence[Mapping[str, Any]]
-
-    @property
-    def known_secrets(self) -> dict[str, Secret]:
-        """The secrets of its configuration, as far as their values are known."""
-        return {name: value for name, value in secrets_of(self.config.environment).items() if value.is_known}
-
-    def knowing(self, config: ContainerConfig) -> ContainerRecord:
-        """Give the record with the values that `config` has for its secrets; those that this has otherwise stay."""
-        given = secrets_of(config.environment)
-        known = {
-            name: given[name] for name in secrets_of(self.config.environment) if name in given and given[name].is_known
-        }
-        if not known:
-            return self
-        made = self.config.checked_copy()
-        made.environment |= known
-        return self._replace(config=made)
 
     def was_asked_for_with(self, config: ContainerConfig) -> bool:
         """Whether this configuration is the one that the container was asked for with."""
@@ -124,8 +104,8 @@ def get_or_create(
         ImageNotFound: the image is neither there nor to be pulled.
         EngineError: the engine refused; nothing stays behind.
     """
-    attempt = os.urandom(16).hex()
-    spec = spec._replace(labels={**spec.labels, _identity.ATTEMPT: attempt})
+    attempt = uuid.uuid4().hex
+    spec = replace(spec, labels={**spec.labels, _identity.ATTEMPT: attempt})
     patience, pulled = Deadline.after(_REMOVAL_SECONDS), False
     while True:
         try:
@@ -199,9 +179,8 @@ def _what_differs(info: WorkloadInfo, wanted: Mapping[str, str]) -> str:
 
 
 def configuration_difference(one: ContainerConfig, other: ContainerConfig) -> str:
-    """Name the fields that differ, without their values: an environment may hold secrets, whose values may differ."""
-    mine, theirs = one.model_dump(mode="json"), other.model_dump(mode="json")
-    fields = [name for name in mine if mine[name] != theirs[name]]
+    """Name the fields that differ, without their values: an environment may hold secrets."""
+    fields = [name for name in ContainerConfig.model_fields if getattr(one, name) != getattr(other, name)]
     return f"configuration ({', '.join(fields) or 'environment'})"
 
 
@@ -242,7 +221,7 @@ def wait_until_up(backend: Backend, id: str, config: ContainerConfig) -> None:
         ContainerNotFound: it is gone.
     """
     verification = config.startup_verification
-    if verification is None or (config.runs_keepalive and verification == type(verification)()):
+    if verification is None or (config.runs_keepalive and verification == StartupVerificationConfig()):
         return
     streak = 0
 
@@ -259,38 +238,6 @@ def wait_until_up(backend: Backend, id: str, config: ContainerConfig) -> None:
         raise ContainerFailedToStart(
             f"container {id[:12]} failed to start: it was not found running {verification.required_consecutive_checks} "
             f"times in a row within {longest:g} s; see startup_verification"
-        )
-
-
-def check_enforced(backend: Backend, id: str, spec: WorkloadSpec) -> None:
-    """See that the engine holds a new container in as it was asked to; one that it does not is removed.
-
-    Swap is not looked at: many kernels do not count it. `Isolation.not_enforced` says so there.
-
-    Raises:
-        NotEnforced: it does not.
-    """
-    try:
-        info = backend.inspect_workload(id)
-    except BaseException:
-        with cleaning_up(CLEAN_UP_SECONDS), suppress(PodkitError):
-            backend.remove_workload(id)
-        raise
-    held, asked = info.confinement, spec.privileges
-    gaps = {
-        "pids_limit": held.pids_limit != spec.pids_limit,
-        "memory_limit": held.memory_bytes != spec.memory_bytes,
-        "cpu_limit": held.cpu_limit is None,
-        "capabilities": held.capabilities != (None if asked.privileged else tuple(sorted(asked.capabilities))),
-        "no-new-privileges": not (asked.new_privileges or held.no_new_privileges),
-        "a read-only root": spec.read_only_root and not held.read_only_root,
-    }
-    if open_ones := [name for name, is_open in gaps.items() if is_open]:
-        with cleaning_up(CLEAN_UP_SECONDS):
-            backend.remove_workload(id)
-        raise NotEnforced(
-            f"the engine does not enforce {', '.join(open_ones)} on container {spec.name}, which was removed: use an "
-            "engine and a kernel that do; allow_unsafe={'unenforced-limits'} would let it in"
         )
 
 

@@ -6,7 +6,6 @@ import heapq
 import threading
 from collections.abc import Iterable
 
-from podkit.core._checks import shown
 from podkit.errors import InvalidInput, PortUnavailable
 from podkit.utils._fork import renew_after_fork
 
@@ -23,9 +22,6 @@ class PortPool:
     """
 
     def __init__(self, start: int, end: int, ports_per_container: int) -> None:
-        for name, value in (("start", start), ("end", end), ("ports_per_container", ports_per_container)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise InvalidInput(f"{name}={shown(value)}: pass a whole number")
         if not 1 <= start <= end <= 65535:
             raise InvalidInput(f"PortPool(start={start}, end={end}): ports lie between 1 and 65535, start first")
         if not 1 <= ports_per_container <= end - start + 1:
@@ -64,8 +60,6 @@ class PortPool:
         Raises:
             InvalidInput: one of them is not of this pool; none was released.
         """
-        if not isinstance(ports, Iterable):
-            raise InvalidInput(f"ports={ports!r}: pass the list that allocate() gave")
         ports = list(ports)
         for port in ports:
             if port not in self._range:

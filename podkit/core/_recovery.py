@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 
 from podkit.backends.base import WorkloadInfo
-from podkit.core._terms import ContainerStatus
 from podkit.core.manager import BaseContainerManager
+from podkit.core.models import ContainerStatus
 from podkit.errors import ContainerNotFound
 from podkit.utils._deadline import Deadline, wait_until
 
 KILLED = 128 + 9
 _SETTLE_SECONDS = 1.0
-_UNNOTICED_SECONDS = 0.25  # how long an engine may take to notice that a container has ended
 
 
 class Remedy(Enum):
@@ -60,30 +58,15 @@ def look(manager: BaseContainerManager, container_id: str) -> WorkloadInfo | Non
     One that was killed is looked at for up to a second: a process that ends a command by killing its container starts
     it again at once.
     """
-    return _look_until(
-        manager,
-        container_id,
-        lambda info: judge(info) is not Remedy.RECREATE or (info is not None and info.oom_killed),
-        _SETTLE_SECONDS,
-    )
-
-
-def look_for_end(manager: BaseContainerManager, container_id: str) -> WorkloadInfo | None:
-    """Look at a container that something could not run in, a little longer where the engine says that it runs."""
-    return _look_until(manager, container_id, lambda info: judge(info) is not Remedy.NONE, _UNNOTICED_SECONDS)
-
-
-def _look_until(
-    manager: BaseContainerManager, container_id: str, settled: Callable[[WorkloadInfo | None], bool], seconds: float
-) -> WorkloadInfo | None:
     found: list[WorkloadInfo | None] = []
 
-    def check() -> bool:
+    def settled() -> bool:
         try:
             found.append(manager.inspect_container(container_id))
         except ContainerNotFound:
             found.append(None)
-        return found[-1] is None or settled(found[-1])
+        info = found[-1]
+        return info is None or judge(info) is not Remedy.RECREATE or info.oom_killed
 
-    wait_until(check, deadline=Deadline.after(seconds), interval=0.1)
+    wait_until(settled, deadline=Deadline.after(_SETTLE_SECONDS), interval=0.1)
     return found[-1]

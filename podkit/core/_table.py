@@ -5,15 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from podkit.core import _checks
 from podkit.core._lifecycle import ContainerRecord
+from podkit.core.models import Session, utc_now
 from podkit.utils._deadline import caller_deadline, held
 from podkit.utils._fork import renew_after_fork
-
-if TYPE_CHECKING:
-    from podkit.core.models import Session
 
 BUSY = "making, recovering or closing the session"
 
@@ -55,7 +52,7 @@ class SessionEntry:
                 self._uses -= 1
             session = self.session
             if session is not None:
-                session.touch()
+                session.last_active_at = utc_now()
 
     @property
     def in_use(self) -> bool:
@@ -87,7 +84,7 @@ class SessionTable:
         key = _checks.check_id(user_id, "user_id"), _checks.check_id(session_id, "session_id")
         while True:
             with self._lock:
-                entry = self._entries.get(key) or self._entries.setdefault(key, SessionEntry(user_id, session_id))
+                entry = self._entries.setdefault(key, SessionEntry(user_id, session_id))
             with held(entry.lock, caller_deadline(), BUSY):
                 with self._lock:
                     if self._entries.get(key) is not entry:
@@ -101,17 +98,6 @@ class SessionTable:
                         with self._lock:
                             self._entries.pop(key, None)
                 return
-
-    def at_rest(self, user_id: str, session_id: str) -> SessionEntry | None:
-        """Give the entry of a session that lives, without waiting; `None` also while another thread holds it."""
-        key = _checks.check_id(user_id, "user_id"), _checks.check_id(session_id, "session_id")
-        entry = self._entries.get(key)  # one look into a dict needs no lock
-        if entry is None or not entry.lock.acquire(blocking=False):
-            return None
-        try:
-            return entry if entry.session is not None else None
-        finally:
-            entry.lock.release()
 
     def entries(self) -> list[SessionEntry]:
         """Give all entries of the moment, unlocked."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec
+from typing import ParamSpec
 
-if TYPE_CHECKING:
-    from podkit.core.models import ContainerConfig, Session
-
+from podkit.core.models import ContainerConfig, Session
 
 P = ParamSpec("P")
 

@@ -10,29 +10,35 @@ import logging
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from podkit.agent import binary
+from podkit.agent import files as container_files
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.agent.runner import CommandRunner
-from podkit.backends.base import Backend, NotPlaced, WorkloadInfo
-from podkit.core import _checks, _identity, _late, _lifecycle
+from podkit.agent.fallback import EngineExec
+from podkit.agent.files import FILE_SECONDS
+from podkit.backends.base import Backend, WorkloadInfo
+from podkit.core import _identity, _lifecycle
 from podkit.core._checks import check_absolute_path, check_content, check_path_text, check_prefix, shown
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import ContainerRecord
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
-from podkit.core._profiles import check_command_user
-from podkit.core._sources import judged_source
 from podkit.core._spec import mount_to_dict, workload_spec
-from podkit.core._terms import DEFAULT_WORKING_DIR, ContainerStatus, utc_now
 from podkit.core.events import PodkitEventHandler, tell
-from podkit.core.secret import secrets_of
-from podkit.errors import InvalidInput, PathNotMapped, PodkitError
+from podkit.core.models import (
+    DEFAULT_WORKING_DIR,
+    ContainerConfig,
+    ContainerStatus,
+    Mount,
+    ProcessResult,
+    check_config,
+    utc_now,
+)
+from podkit.errors import FileError, InvalidInput, PathNotMapped, PodkitError
 from podkit.utils import _hostfs
-from podkit.utils._deadline import CLEAN_UP_SECONDS, cleaning_up
+from podkit.utils._deadline import cleaning_up
 from podkit.utils._fork import renew_after_fork
 from podkit.utils.paths import (
     WORKSPACES,
@@ -40,21 +46,13 @@ from podkit.utils.paths import (
     get_workspace_path,
     host_to_container_path,
     resolve_container_path,
-    resolve_file_path,
 )
-
-if TYPE_CHECKING:
-    from podkit.agent.processes import BackgroundProcesses
-    from podkit.core._container_files import ContainerFiles
-    from podkit.core.command import Command
-    from podkit.core.isolation import Isolation
-    from podkit.core.models import ContainerConfig, ProcessResult
-    from podkit.core.secret import Secret
 
 __all__ = ["BaseContainerManager", "ContainerRecord", "SimpleContainerManager"]
 
 _WORKSPACE_PARENTS = 2  # `workspaces` and the user's directory
-_WORKSPACE_DEPTH = _WORKSPACE_PARENTS + 1
+
+_SUPERUSERS = ("", "0", "root", "0:0", "root:root")
 
 _logger = logging.getLogger(__name__)
 
@@ -90,13 +88,12 @@ class BaseContainerManager(ABC):
             self.workspace_base = Path(check_path_text(workspace_base, "workspace_base")).absolute()
         self.workspace_base_host = None
         if workspace_base_host is not None:
-            host = check_absolute_path(workspace_base_host, "workspace_base_host", example="/on/the/host")
+            host = check_absolute_path(workspace_base_host, "workspace_base_host")
             self.workspace_base_host = Path(host)
         self.event_handler = event_handler or PodkitEventHandler()
-        self._commands = CommandRunner(backend)
-        self._places_agent = True
+        self._exec = EngineExec(backend)
         self._records: dict[str, ContainerRecord] = {}
-        self._never_started: dict[str, bool] = {}  # id -> whether it is attachable, and this process's
+        self._never_started: set[str] = set()
         self._after_fork()
         renew_after_fork(self)
 
@@ -110,7 +107,7 @@ class BaseContainerManager(ABC):
         """Give the mounts of a session's container as Docker's mount dicts: `Type`, `Source`, `Target`, `ReadOnly`.
 
         A bind source below `workspace_base` may be named as this process sees it: it is translated to what the engine
-        sees. Called before each creation, and may make directories. What it raises ends the creation.
+        sees. Called before each creation, and may make directories.
         """
 
     @abstractmethod
@@ -142,21 +139,16 @@ class BaseContainerManager(ABC):
         Raises:
             InvalidInput: an id, the configuration or a mount cannot be right.
             NameTaken: the name belongs to something that is not podkit's.
-            SessionConflict: it exists with another configuration or workspace.
-            FileError: the workspace cannot be made; a more exact class where one fits.
+            SessionConflict: it exists with another configuration.
             EngineError: the engine refused; a more exact class where one fits. Nothing stays behind.
-            Exception: whatever the event handler's `on_container_creating` raises.
         """
         identity = Identity.of(self.container_prefix, user_id, session_id)
-        requested = _late.check_config(config).checked_copy()
+        requested = check_config(config).checked_copy()
         with self._cleaning_up(identity, requested):
             used = self.event_handler.on_container_creating(user_id, session_id, requested.checked_copy())
-            if not isinstance(used, _late.ContainerConfig):
+            if not isinstance(used, ContainerConfig):
                 raise InvalidInput(f"on_container_creating returned {shown(used)}: return the config to be used")
             used = used.checked_copy()
-            for name, secret in secrets_of(used.environment).items():
-                if not secret.is_known:
-                    raise InvalidInput(f"environment[{name!r}] is a Secret without its value: pass that again")
         with self._cleaning_up(identity, used):
             mounts = self._checked_mounts(identity, used)
             workspace = self._workspace_label(identity)
@@ -192,21 +184,12 @@ class BaseContainerManager(ABC):
             _identity.WORKSPACE: workspace,
             _identity.MOUNTS: json.dumps(mounts, separators=(",", ":")),
         }
-        networks = self._networks(config)
-        pulling = lambda text: tell(self.event_handler.on_image_pulling, config.image, text)  # noqa: E731
-        while True:
-            agent = binary.shared_files() if self._places_agent else None
-            spec = workload_spec(identity.name, config, labels, mounts, networks, agent)
-            try:
-                id, adopted = _lifecycle.get_or_create(self.backend, identity, spec, pulling)
-                break
-            except NotPlaced as exc:
-                _logger.warning("commands go through the engine's exec, because the agent cannot be placed: %s", exc)
-                self._places_agent = False
+        spec = workload_spec(identity.name, config, labels, mounts, self._networks(config))
+        id, adopted = _lifecycle.get_or_create(
+            self.backend, identity, spec, lambda text: tell(self.event_handler.on_image_pulling, config.image, text)
+        )
         if adopted:
-            return self._hold(adopted, config)
-        if "unenforced-limits" not in config.allow_unsafe:
-            _lifecycle.check_enforced(self.backend, id, spec)
+            return self._hold(adopted)
         user_id, session_id = identity.user_id, identity.session_id
         record = ContainerRecord(
             id=id,
@@ -221,7 +204,7 @@ class BaseContainerManager(ABC):
         )
         with self._lock:
             self._records[id] = record
-            self._never_started[id] = spec.attachable
+            self._never_started.add(id)
         _logger.info("created container %s for user %r, session %r", spec.name, user_id, session_id)
         tell(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
         return record
@@ -240,7 +223,7 @@ class BaseContainerManager(ABC):
     def _drop_empty_workspace(self, identity: Identity) -> None:
         directory = self.get_data_dir(identity.user_id, identity.session_id)
         # a container that lives, such as one with another configuration, may have it mounted
-        with cleaning_up(CLEAN_UP_SECONDS), suppress(PodkitError):
+        with cleaning_up(_lifecycle.CLEAN_UP_SECONDS), suppress(PodkitError):
             if directory and not _lifecycle.exists(self.backend, identity.name):
                 _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
@@ -253,27 +236,45 @@ class BaseContainerManager(ABC):
             ContainerFailedToStart: it did not start or did not stay up.
             PortUnavailable: one of its ports is taken.
             ContainerNotFound: it is gone.
-            EngineError: the engine refused; a more exact class where one fits.
         """
         with self._lock:
             unborn = self._records.get(container_id) if container_id in self._never_started else None
-            attachable = self._never_started.get(container_id, False)
-        start = self._commands.start if attachable else self.backend.start_workload
         if unborn is None:
-            self._start(container_id, config, start)
+            self._start(container_id, config)
             return
         with self._cleaning_up(Identity.of(self.container_prefix, unborn.user_id, unborn.session_id), config):
             try:
-                self._start(container_id, config, start)
+                self._start(container_id, config)
+                self._open_workspace(container_id, config)
             except BaseException:
-                with cleaning_up(CLEAN_UP_SECONDS), suppress(PodkitError):  # the first error counts
+                with cleaning_up(_lifecycle.CLEAN_UP_SECONDS), suppress(PodkitError):  # the first error counts
                     self.remove_container(container_id)
                 raise
         with self._lock:
-            self._never_started.pop(container_id, None)
+            self._never_started.discard(container_id)
 
-    def _start(self, container_id: str, config: ContainerConfig, start: Callable[[str], None]) -> None:
-        start(container_id)
+    def _open_workspace(self, container_id: str, config: ContainerConfig) -> None:
+        """Let the container's user write to `/workspace` where the engine made that directory, as root's.
+
+        Its owner may do that without any capability, so root of the container can.
+        """
+        with self._lock:
+            record = self._records[container_id]
+        if config.user in _SUPERUSERS or not _workspace_is_the_engines(record.mounts):
+            return
+        if config.user is None and self.backend.inspect_workload(container_id).user in _SUPERUSERS:
+            return
+        request = CommandRequest(
+            argv=["chmod", "0777", DEFAULT_WORKING_DIR], user="0", working_dir="/", timeout=FILE_SECONDS
+        )
+        outcome = self._exec.run(container_id, request)
+        if outcome.exit_code:
+            _logger.warning(
+                "%s belongs to root in container %s: %s", DEFAULT_WORKING_DIR, record.name, outcome.stderr.text
+            )
+
+    def _start(self, container_id: str, config: ContainerConfig) -> None:
+        self.backend.start_workload(container_id)
         _lifecycle.wait_until_up(self.backend, container_id, config)
 
     def find_container(
@@ -282,141 +283,76 @@ class BaseContainerManager(ABC):
         """Find the session's container on the engine, in whatever state; `None` where there is none.
 
         Raises:
-            InvalidInput: an id or `config` cannot be right, or another version of podkit has made the container.
             SessionConflict: it was asked for with another configuration than `config`, or another workspace.
             NameTaken: what has its name is not this session's.
-            EngineError: the engine refused or does not answer.
         """
         identity = Identity.of(self.container_prefix, user_id, session_id)
         wanted = {_identity.WORKSPACE: self._workspace_label(identity)}
         if config is not None:
-            config = requested = _late.check_config(config).checked_copy()
+            requested = check_config(config).checked_copy()
             wanted[_identity.REQUESTED] = _identity.config_digest(requested)
             wanted[_identity.CONFIG] = _identity.config_to_label(requested)
         info = _lifecycle.find(self.backend, identity, wanted)
-        return self._hold(info, config) if info else None
-
-    def take_secrets(self, record: ContainerRecord, config: ContainerConfig) -> ContainerRecord:
-        """Give commands in a container the values that `config` has for its secrets, from now on; no engine call.
-
-        Returns:
-            The record with them.
-        """
-        record = record.knowing(config)
-        with self._lock:
-            if record.id in self._records:
-                self._records[record.id] = record
-        return record
+        return self._hold(info) if info else None
 
     def inspect_container(self, container_id: str) -> WorkloadInfo:
         """Ask the engine for the state of a container, once no restart of it by this manager is under way.
 
         Raises:
             ContainerNotFound: it is gone.
-            EngineError: the engine refused or does not answer, or a restart took too long.
         """
-        return self._commands.inspect(container_id)
-
-    def count_commands(self, info: WorkloadInfo) -> int:
-        """Count the commands that run in a running container, whichever process has started them.
-
-        Raises:
-            ContainerNotFound: it is gone.
-            ContainerNotRunning: it is stopped or paused, or ends just now.
-            EngineError: the engine, or the agent in the container, does not answer.
-        """
-        return self._commands.count_commands(info)
-
-    def get_isolation(self, container_id: str) -> Isolation:
-        """Ask the engine what it enforces on a running container.
-
-        Raises:
-            ContainerNotFound: it is gone.
-            ContainerNotRunning: it is stopped or paused.
-            EngineError: the engine refused or does not answer.
-        """
-        from podkit.core.isolation import read_isolation  # late: few programs ask
-
-        why_no_agent = self._commands.why_no_agent(container_id)
-        info = self.backend.inspect_workload(container_id)
-        return read_isolation(info, _lifecycle.read_record(info).config, why_no_agent)
+        return self._exec.inspect(container_id)
 
     def get_container_status(self, container_id: str) -> ContainerStatus:
         """Ask the engine for the status of a container.
 
         Raises:
             ContainerNotFound: it is gone.
-            EngineError: the engine refused or does not answer.
         """
         return self.backend.inspect_workload(container_id).status
 
     def remove_container(self, container_id: str) -> None:
-        """Kill and remove a container; one that is gone already is no error. The workspace stays.
-
-        Raises:
-            EngineError: the engine refused or does not answer.
-        """
-        self._commands.release(container_id)
+        """Kill and remove a container; one that is gone already is no error. The workspace stays."""
         self.backend.remove_workload(container_id)
         with self._lock:
             record = self._records.pop(container_id, None)
-            self._never_started.pop(container_id, None)
-        self._commands.forget(container_id)
+            self._never_started.discard(container_id)
+        self._exec.forget(container_id)
         if record:
             _logger.info("removed container %s", record.name)
             tell(self.event_handler.on_container_removed, container_id, record.name)
 
     def empty_workspace(self, container_id: str) -> None:
-        """Remove all that is in `/workspace`, but what is mounted below it, through a running container.
-
-        Raises:
-            FileError: something in it cannot be removed.
-            ContainerNotFound: the container is gone.
-            ContainerNotRunning: it is stopped or paused.
-            CommandInterrupted: the container or the engine ended meanwhile.
-        """
-        record = self._record(container_id)
-        self.files.empty(container_id, PurePosixPath(DEFAULT_WORKING_DIR), record.config.volumes if record else ())
+        """Remove all that is in `/workspace`, through a running container: as root, so whoever made it."""
+        request = CommandRequest(
+            argv=["sh", "-c", "rm -rf -- ..?* .[!.]* *"],
+            user="0",
+            working_dir=DEFAULT_WORKING_DIR,
+            timeout=FILE_SECONDS,
+        )
+        outcome = self._exec.run(container_id, request)
+        if outcome.exit_code:
+            raise FileError(f"the workspace could not be emptied: {outcome.stderr.text.strip()}")
 
     def remove_session_container(self, user_id: str, session_id: str) -> None:
-        """Remove the session's container, whatever it is made of; one that does not exist is no error.
-
-        Raises:
-            InvalidInput: an id cannot be right.
-            NameTaken: what has its name is not this session's; it stays.
-            EngineError: the engine refused or does not answer.
-        """
+        """Remove the session's container, whatever it is made of; one that does not exist is no error."""
         identity = Identity.of(self.container_prefix, user_id, session_id)
         if info := _lifecycle.find(self.backend, identity, {}):
             self.remove_container(info.id)
 
-    @contextmanager
-    def removing_workspace(self, user_id: str, session_id: str) -> Iterator[None]:
-        """Remove the session's workspace from the host once the block has removed its container; no error without one.
-
-        It has another name already inside the block: so a process that still uses the session, and makes its container
-        anew as soon as that is gone, gets an empty workspace and not one that vanishes under it.
+    def remove_workspace(self, user_id: str, session_id: str) -> None:
+        """Remove the session's workspace from the host, with all that is in it; a missing one is no error.
 
         Raises:
             FileError: something in it belongs to another user: `empty_workspace` removes that from the inside.
         """
-        directory = self.get_data_dir(user_id, session_id)
-        aside = _hostfs.set_aside(directory) if directory else None
-        try:
-            yield
-        except BaseException:
-            if directory and aside:
-                with suppress(OSError):  # somebody has made a new one
-                    aside.rename(directory)
-            raise
-        if directory:
-            _hostfs.remove_set_aside(directory)
-            _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
+        if directory := self.get_data_dir(user_id, session_id):
+            _hostfs.remove_tree(directory)
 
     def cleanup_all(self) -> None:
         """Remove every container that this manager made or used; what is gone already is no error.
 
-        Goes on after an error and raises the first one, an `EngineError`, at the end. Twice is harmless.
+        Goes on after an error and raises the first one at the end. Twice is harmless.
         """
         errors: list[PodkitError] = []
         for container_id in self.containers:
@@ -434,7 +370,7 @@ class BaseContainerManager(ABC):
         container_id: str,
         command: str | Sequence[str],
         working_dir: str | None = None,
-        environment: Mapping[str, str | Secret] | None = None,
+        environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,
         user: str | None = None,
@@ -449,27 +385,22 @@ class BaseContainerManager(ABC):
             container_id: the engine's full id.
             command: a `str` is run by `sh -c`, a list as it is.
             working_dir: absolute; by default the container's.
-            environment: added to the container's; a value may be a `Secret`.
+            environment: added to the container's.
             timeout: seconds after which the command is killed; `None` for no limit. The call ends at most 2 s later.
-            user: who runs it; by default the container's user. Another one may lack rights, such as to write in
-                `/workspace`: set `user` in the configuration for a session that is not root's.
+            user: who runs it; by default the container's user.
             input: what it reads; by default nothing.
             max_output_bytes: how much of each stream is kept, 10 MiB by default; the rest is read and dropped.
-            on_stdout: called with each piece of text as it comes, in this thread, also beyond `max_output_bytes`.
-                What it raises ends the command. While it runs nothing is late: keep it short.
+            on_stdout: called with each piece of text as it comes, in this thread. What it raises ends the command.
             on_stderr: the same for the error stream.
 
         Returns:
             The result, also after a non-zero exit or a timeout (exit code 124 and the output so far).
 
         Raises:
-            InvalidInput: a value cannot be right, or the container has no such user or directory; nothing was run.
+            InvalidInput: a value cannot be right.
             ContainerNotFound: it was gone before the command was sent.
-            ContainerNotRunning: it was stopped or paused before the command was sent, or lost its agent just then.
-            ContainerError: no process could be made for the command; see `pids_limit` and `memory_limit`.
-            AgentUnavailable: there is a `Secret` to be given, and commands go through the engine's exec there.
+            ContainerNotRunning: it was stopped or paused before the command was sent.
             CommandInterrupted: the container or the engine ended under the command, which may have run.
-            EngineError: the engine refused or does not answer, before the command was sent.
         """
         request = CommandRequest.checked(
             command,
@@ -482,74 +413,11 @@ class BaseContainerManager(ABC):
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
-        return self.run(_checks.check_container_id(container_id), request)
-
-    def popen(
-        self,
-        container_id: str,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
-        environment: Mapping[str, str | Secret] | None = None,
-        timeout: float | None = None,
-        *,
-        user: str | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Command:
-        """Start a command in a running container and give it while it runs; see `execute_command` for the arguments.
-
-        Raises:
-            AgentUnavailable: commands go through the engine's exec there.
-            EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
-            PodkitError: as `execute_command` does.
-        """
-        request = CommandRequest.checked(
-            command,
-            working_dir=working_dir,
-            environment=environment,
-            timeout=timeout,
-            user=user,
-            input=b"",
-            max_output_bytes=max_output_bytes,
-        )
-        return self.open(_checks.check_container_id(container_id), request)
-
-    def open(self, container_id: str, request: CommandRequest) -> Command:
-        """Start a command that has been checked; see `popen`."""
-        from podkit.core.command import Command  # late: many programs only wait for commands
-
-        return Command(self._commands.open(container_id, self._as_configured(container_id, request)))
+        return self.run(container_id, request)
 
     def run(self, container_id: str, request: CommandRequest) -> ProcessResult:
         """Run a command that has been checked; see `execute_command`."""
-        request = self._as_configured(container_id, request)
-        return self._commands.run(container_id, request).to_result(request.timeout)
-
-    def background(self, container_id: str) -> BackgroundProcesses:
-        """Give the way to a container's background processes; `podkit.processes.ProcessManager` is made of it."""
-        from podkit.agent.processes import BackgroundProcesses  # late: many programs have none
-
-        record = self._record(container_id)
-        return BackgroundProcesses(self._commands, container_id, record.known_secrets if record else {})
-
-    def _record(self, container_id: str) -> ContainerRecord | None:
-        with self._lock:
-            return self._records.get(container_id)
-
-    def _as_configured(self, container_id: str, request: CommandRequest) -> CommandRequest:
-        """Give a command the secrets of its container's configuration, whose profile has to allow its user."""
-        record = self._record(container_id)
-        if record is None:
-            return request
-        check_command_user(record.config, request.user)
-        secrets = record.known_secrets
-        return request._replace(environment={**secrets, **request.environment}) if secrets else request
-
-    @property
-    def files(self) -> ContainerFiles:
-        """The files of its containers, as they are seen from inside."""
-        from podkit.core._container_files import ContainerFiles  # late: many programs only run commands
-
-        return ContainerFiles(self._commands)
+        return self._exec.run(container_id, request).to_result(request.timeout)
 
     def read_file(self, container_id: str, container_path: str | PurePath, user_id: str, session_id: str) -> bytes:
         """Read a regular file of at most 256 MiB; a relative path lies under `/workspace`.
@@ -558,26 +426,24 @@ class BaseContainerManager(ABC):
         through the container.
 
         Raises:
-            InvalidInput: the path cannot be right.
             FileMissing: there is no such file.
             PathEscape: a `..` or a symlink leaves the workspace.
             FileError: it cannot be read; a more exact class where one fits.
-            ContainerError: it is read through the container, which is gone, stopped or paused.
-            CommandInterrupted: the container or the engine ended meanwhile.
         """
         path = resolve_container_path(container_path)
         target = self._mount_target(container_id, path)
         workspace = self.get_data_dir(user_id, session_id)
         if workspace and target == DEFAULT_WORKING_DIR:
             return _hostfs.read_file(workspace, path.relative_to(target))
-        return self.files.read(container_id, path, root=target)
+        return container_files.read_file(self._exec, container_id, path, target, _hostfs.READ_LIMIT_BYTES)
 
     def _mount_target(self, container_id: str, path: PurePosixPath) -> str:
-        """Give the innermost mount that a path lies in, which no link may leave; `/` outside of all."""
-        from podkit.core._container_files import mount_of  # late: see `files`
-
-        record = self._record(container_id)
-        return mount_of(path, record.config.volumes if record else ())
+        """Give the innermost mount that a path lies in, which no link may leave; `""` outside of all."""
+        with self._lock:
+            record = self._records.get(container_id)
+        targets = [DEFAULT_WORKING_DIR, *(mount.target for mount in (record.config.volumes if record else ()))]
+        # a file that is itself the mount lies in the one around it
+        return max((target for target in targets if PurePosixPath(target) in path.parents), key=len, default="")
 
     # --- paths --------------------------------------------------------------------------------------
 
@@ -590,8 +456,6 @@ class BaseContainerManager(ABC):
 
         Raises:
             PathNotMapped: the path is elsewhere, or there is no workspace.
-            PathEscape: a `..` leaves the workspace.
-            InvalidInput: a value cannot be right.
         """
         return container_to_host_path(container_path, DEFAULT_WORKING_DIR, self._require_data_dir(user_id, session_id))
 
@@ -600,8 +464,6 @@ class BaseContainerManager(ABC):
 
         Raises:
             PathNotMapped: the path is elsewhere, or there is no workspace.
-            PathEscape: it contains a `..`.
-            InvalidInput: a value cannot be right.
         """
         return host_to_container_path(host_path, DEFAULT_WORKING_DIR, self._require_data_dir(user_id, session_id))
 
@@ -621,43 +483,18 @@ class BaseContainerManager(ABC):
 
     def _checked_mounts(self, identity: Identity, config: ContainerConfig) -> list[dict[str, Any]]:
         mounts, targets = [], set()
-        asked = self.get_mounts(identity.user_id, identity.session_id, config)
-        if directory := self.get_data_dir(identity.user_id, identity.session_id):
-            _hostfs.close_parents(directory, _WORKSPACE_PARENTS)
-        for mount in asked:
+        for mount in self.get_mounts(identity.user_id, identity.session_id, config):
             target = check_absolute_path(mount.get("Target"), "a mount's Target")
             if target == "/":
                 raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")
-            if binary.DIRECTORY in (target, *map(str, PurePosixPath(target).parents)):
-                raise InvalidInput(f"a mount's Target is {target!r}: podkit's agent is mounted there, use another one")
             if target in targets:
                 raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")
             targets.add(target)
             if mount.get("Type", "bind") == "bind":
-                source = check_absolute_path(mount.get("Source"), "a mount's Source", example="/on/the/host")
-                mount = {**mount, "Type": "bind", "Source": self._judged(source, config)}
+                source = check_absolute_path(mount.get("Source"), "a mount's Source")
+                mount = {**mount, "Type": "bind", "Source": self._engine_path(source)}
             mounts.append({**mount, "Target": target})
         return mounts
-
-    def _judged(self, source: str, config: ContainerConfig) -> str:
-        """Give the engine's path of a bind source that a session may see.
-
-        Raises:
-            InvalidInput: it is the host's own, or lies where a container could put a link in its place.
-        """
-        path = self._engine_path(source)
-        bases = [base for base in (self.workspace_base, self.workspace_base_host) if base]
-        for base in bases:
-            if PurePath(source).is_relative_to(base):  # the program's own: it has chosen the place
-                below = PurePath(source).relative_to(base).parts
-                in_workspace = below[:1] == (WORKSPACES,) and len(below) > _WORKSPACE_DEPTH
-                if in_workspace and "host-paths" not in config.allow_unsafe:
-                    raise InvalidInput(
-                        f"the mount source {source!r} lies in a session's workspace, where its container can put a "
-                        "link in its place: mount a directory beside the workspaces"
-                    )
-                return path
-        return judged_source(path, config.allow_unsafe)
 
     def _engine_path(self, source: str) -> str:
         """Translate a bind source below `workspace_base` to what the engine sees; any other stays as it is."""
@@ -673,17 +510,20 @@ class BaseContainerManager(ABC):
         directory = self.get_data_dir(identity.user_id, identity.session_id)
         return self._engine_path(str(directory)) if directory else ""
 
-    def _hold(self, info: WorkloadInfo, config: ContainerConfig | None) -> ContainerRecord:
-        """Keep the record of a container that was found, with the secrets of `config` or that are known of it."""
+    def _hold(self, info: WorkloadInfo) -> ContainerRecord:
+        """Keep the record of a container that was found."""
         record = _lifecycle.read_record(info)
         with self._lock:
-            before = self._records.get(record.id)
-            for known in (before.config if before else None, config):
-                record = record if known is None else record.knowing(known)
             self._records[record.id] = record
             if info.started_at is None:
-                self._never_started[record.id] = False  # whoever made it attaches
+                self._never_started.add(record.id)
         return record
+
+
+def _workspace_is_the_engines(mounts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the engine made `/workspace`: nothing is mounted there, or a directory of a volume."""
+    found = [mount for mount in mounts if mount["Target"] == DEFAULT_WORKING_DIR]
+    return not found or bool((found[0].get("VolumeOptions") or {}).get("Subpath"))
 
 
 class SimpleContainerManager(BaseContainerManager):
@@ -713,7 +553,7 @@ class SimpleContainerManager(BaseContainerManager):
     ) -> None:
         super().__init__(backend, container_prefix, workspace_base, workspace_base_host, event_handler)
         if volume_name is not None:
-            _late.Mount(source=volume_name, target=DEFAULT_WORKING_DIR, type="volume")  # checks the name
+            Mount(source=volume_name, target=DEFAULT_WORKING_DIR, type="volume")  # checks the name
         self.volume_name = volume_name
 
     def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:
@@ -745,22 +585,18 @@ class SimpleContainerManager(BaseContainerManager):
         run; elsewhere through the container, by its user.
 
         Raises:
-            InvalidInput: the path or the content cannot be right.
             PathEscape: a `..` or a symlink leaves the workspace or the mount.
             FileError: it cannot be written; a more exact class where one fits.
-            ContainerError: it is written through the container, which is gone, stopped or paused.
-            CommandInterrupted: the container or the engine ended meanwhile; it may have been written.
         """
-        path = resolve_file_path(container_path)
+        path = resolve_container_path(container_path)
         data = check_content(content, "content")
         target = self._mount_target(container_id, path)
         workspace = self.get_data_dir(user_id, session_id)
         if workspace and target == DEFAULT_WORKING_DIR:
             # the container's user may be any, and the workspace's parents keep the host's other users out
-            _hostfs.make_workspace(workspace, _WORKSPACE_PARENTS)
             _hostfs.write_file(workspace, path.relative_to(target), data, mode=0o666, directory_mode=0o777)
         else:
-            self.files.write(container_id, path, data, root=target)
+            container_files.write_file(self._exec, container_id, path, data, target)
         return Path(path)
 
     def get_data_dir(self, user_id: str, session_id: str) -> Path | None:

@@ -12,6 +12,7 @@ import re
 import time
 from copy import deepcopy
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -20,27 +21,27 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
     PrivateAttr,
     ValidationError,
     ValidationInfo,
-    field_serializer,
     model_validator,
 )
 from pydantic import field_validator as validates
-from pydantic_core import PydanticCustomError
 
-from podkit.core import _checks, _profiles
-from podkit.core._sources import judged_source
-from podkit.core._terms import DEFAULT_IMAGE, DEFAULT_WORKING_DIR, utc_now
-from podkit.core._terms import ContainerStatus as ContainerStatus
-from podkit.core.secret import Secret as Secret
+from podkit.core import _checks
 from podkit.errors import CommandFailed, InvalidInput
 
-_LONGEST_SECONDS = 100 * 365 * 86_400
-_RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]*")
+DEFAULT_IMAGE = "python:3.11-alpine"
+DEFAULT_WORKING_DIR = "/workspace"
+TIMEOUT_EXIT_CODE = 124
+"""The exit code of a command that was over its time, as of coreutils' `timeout`."""
+
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
+
+
+def utc_now() -> datetime:
+    """Give the present time, timezone-aware."""
+    return datetime.now(UTC)
 
 
 class _Model(BaseModel):
@@ -51,7 +52,7 @@ class _Model(BaseModel):
         extra="forbid", validate_assignment=True, revalidate_instances="always", hide_input_in_errors=True
     )
 
-    def __init__(self, /, **data: Any) -> None:
+    def __init__(self, **data: Any) -> None:
         try:
             super().__init__(**data)
         except ValidationError as exc:
@@ -82,31 +83,6 @@ class _Model(BaseModel):
             raise InvalidInput(_explain(cls, exc)) from exc
 
 
-_CURES = {
-    "entrypoint": "pass a list of words, such as ['serve', '--port', '80']",
-    "command": "pass a list of words, such as ['serve', '--port', '80']",
-    "cpu_limit": "pass cores, such as 0.5",
-    "memory_limit": "pass bytes or a suffix, such as '512m'",
-    "pids_limit": "pass a whole number above 0, such as 256",
-    "container_lifetime_seconds": "pass whole seconds above 0; entrypoint=[] is for no end at all",
-    "session_inactivity_timeout_seconds": "pass whole seconds above 0",
-    "environment": "pass a dict of str or Secret",
-    "ports": "pass a list of ports, such as [8080]; each is published under its own number",
-    "networks": "pass a list of names, such as ['front']",
-    "volumes": "pass a list such as [Mount(source='/on/the/host', target='/inside')]",
-    "type": "pass 'bind', 'volume' or 'tmpfs'",
-    "source": "pass a path on the engine's host, or the name of a volume",
-    "target": "pass an absolute path inside the container",
-    "user": "pass a str, such as 'nobody' or '1000:1000'",
-    "profile": "pass 'standard' or 'locked'",
-    "allow_unsafe": "pass a set of names, such as {'network'}",
-    "runtime": "pass the engine's name of it, such as 'runsc'",
-    "publish_address": "pass an address of the host, such as '127.0.0.1'",
-    "image": "pass a reference, such as 'python:3.11-alpine'",
-}
-"""What to do about a value that pydantic refuses, by field."""
-
-
 def _explain(model: type[BaseModel], exc: ValidationError) -> str:
     lines = []
     for error in exc.errors(include_url=False):
@@ -117,10 +93,10 @@ def _explain(model: type[BaseModel], exc: ValidationError) -> str:
             lines.append(f"{field}={_checks.shown(error['input'])}: unknown field; there are {known}")
         elif isinstance(cause, InvalidInput):
             lines.append(str(cause))
+        elif "environment" in error["loc"]:  # its values may be secrets
+            lines.append(f"{field}: {error['msg']}")
         else:
-            value = "" if "environment" in error["loc"] else f"={_checks.shown(error['input'])}"  # it may be a secret
-            cure = _CURES.get(str(error["loc"][0]) if error["loc"] else "")
-            lines.append(f"{field}{value}: {error['msg']}{f'; {cure}' if cure else ''}")
+            lines.append(f"{field}={_checks.shown(error['input'])}: {error['msg']}")
     return f"{model.__name__}: " + "; ".join(lines)
 
 
@@ -132,22 +108,21 @@ PathText = Annotated[str, BeforeValidator(_path_text)]
 """A path that may be given as `str` or as a `pathlib` path and is kept as `str`."""
 
 
-def _variable(value: Any) -> Any:
-    if not isinstance(value, str | Secret):
-        raise PydanticCustomError("variable", "Input should be a valid string or a Secret")
-    return value
-
-
-VariableValue = Annotated[
-    str | Secret,
-    PlainValidator(_variable, json_schema_input_type=str),
-    PlainSerializer(str, return_type=str, when_used="json"),
-]
-"""The value of an environment variable; JSON has a mask in place of a secret one."""
-
-
 MountType = Literal["bind", "volume", "tmpfs"]
-Profile = Literal["standard", "locked"]
+
+
+class ContainerStatus(StrEnum):
+    """The state of a container, the same words for every engine."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    EXITED = "exited"
+    STOPPED = "stopped"
+    DEAD = "dead"
+    ERROR = "error"
+    UNKNOWN = "unknown"
 
 
 class Mount(_Model):
@@ -190,7 +165,7 @@ class Mount(_Model):
     @model_validator(mode="after")
     def _source(self) -> Self:
         if self.type == "bind":
-            _checks.check_absolute_path(self.source, "source", example="/on/the/host")
+            _checks.check_absolute_path(self.source, "source")
         elif self.type == "volume":
             if not _VOLUME_NAME.fullmatch(self.source):
                 raise InvalidInput(
@@ -211,8 +186,8 @@ class StartupVerificationConfig(_Model):
     """
 
     required_consecutive_checks: int = Field(default=2, ge=1)
-    check_interval_seconds: float = Field(default=0.1, gt=0, le=_LONGEST_SECONDS)
-    max_wait_seconds: float = Field(default=5.0, gt=0, le=_LONGEST_SECONDS)
+    check_interval_seconds: float = Field(default=0.1, gt=0)
+    max_wait_seconds: float = Field(default=5.0, gt=0)
 
 
 def default_image() -> str:
@@ -233,10 +208,9 @@ class ContainerConfig(_Model):
         cpu_limit: cores, such as 0.5 or 2.0; at least 0.01.
         memory_limit: bytes, or `512m`, `1g`; swap is never more than memory.
         pids_limit: how many processes and threads there may be at once.
-        environment: variables of every command. A value may be a `Secret`: commands get it, and so do background
-            processes, but the engine is never told, so a main process of your own does not have it.
-        ports: each container port N is published on port N of the engine's host, at `publish_address`.
-        networks: names of existing networks to join, in place of the engine's default one; `["none"]` for no network.
+        environment: variables of every command.
+        ports: each container port N is published on port N of the engine's host, on loopback.
+        networks: names of existing networks to join, in place of the engine's default one.
         inherit_parent_networks: where podkit itself runs in a container, join that container's networks too.
         volumes: mounts besides the workspace.
         user: who runs the commands, as `name`, `uid` or `uid:gid`; `None` means the image's user.
@@ -244,22 +218,17 @@ class ContainerConfig(_Model):
         startup_verification: how to find out that the container stays up; `None` means no waiting. podkit's own
             `sleep` is not waited for unless this differs from the default.
         session_inactivity_timeout_seconds: after how many seconds without a command the session may be cleaned up.
-        profile: `standard`, or `locked`: not root, no capabilities, a root file system that is read-only, no network;
-            `/tmp` is in memory, and `/workspace` where nothing is mounted there.
-        allow_unsafe: what weakens the profile, by name; see docs/security.md. An unknown name is refused.
-        runtime: the OCI runtime by the engine's name, such as `runsc` for gVisor; `None` for the engine's default.
-        publish_address: of the host, on which `ports` listen; `0.0.0.0` opens them to the network.
     """
 
     image: str = Field(default_factory=default_image)
     entrypoint: list[str] | None = None
     command: list[str] | None = None
     use_image_defaults: bool = False
-    container_lifetime_seconds: int = Field(default=60, gt=0, le=_LONGEST_SECONDS)
+    container_lifetime_seconds: int = Field(default=60, gt=0)
     cpu_limit: float = Field(default=1.0, ge=0.01, le=10_000, allow_inf_nan=False)
     memory_limit: str | int = "512m"
-    pids_limit: int = Field(default=256, gt=0, le=1 << 22)  # the kernel has no more
-    environment: dict[str, VariableValue] = Field(default_factory=dict)
+    pids_limit: int = Field(default=256, gt=0)
+    environment: dict[str, str] = Field(default_factory=dict)
     ports: list[int] = Field(default_factory=list)
     networks: list[str] = Field(default_factory=list)
     inherit_parent_networks: bool = False
@@ -267,11 +236,7 @@ class ContainerConfig(_Model):
     user: str | None = None
     working_dir: PathText = DEFAULT_WORKING_DIR
     startup_verification: StartupVerificationConfig | None = Field(default_factory=StartupVerificationConfig)
-    session_inactivity_timeout_seconds: int = Field(default=3600, gt=0, le=_LONGEST_SECONDS)
-    profile: Profile = "standard"
-    allow_unsafe: set[str] = Field(default_factory=set)
-    runtime: str | None = None
-    publish_address: str = "127.0.0.1"
+    session_inactivity_timeout_seconds: int = Field(default=3600, gt=0)
 
     @validates("image")
     @classmethod
@@ -300,7 +265,7 @@ class ContainerConfig(_Model):
 
     @validates("environment")
     @classmethod
-    def _environment(cls, value: dict[str, str | Secret]) -> dict[str, str | Secret]:
+    def _environment(cls, value: dict[str, str]) -> dict[str, str]:
         return _checks.check_environment(value)
 
     @validates("ports")
@@ -335,41 +300,12 @@ class ContainerConfig(_Model):
     @validates("user")
     @classmethod
     def _user(cls, value: str | None) -> str | None:
-        return None if value is None else _checks.check_user(value)
+        return None if value is None else check_user(value)
 
     @validates("working_dir")
     @classmethod
     def _working_dir(cls, value: str) -> str:
         return _checks.check_absolute_path(value, "working_dir")
-
-    @validates("allow_unsafe")
-    @classmethod
-    def _unsafe(cls, value: set[str]) -> set[str]:
-        return _profiles.check_unsafe(value)
-
-    @field_serializer("allow_unsafe")
-    def _in_order(self, value: set[str]) -> list[str]:
-        return sorted(value)  # so that equal configurations have equal digests
-
-    @validates("runtime")
-    @classmethod
-    def _runtime(cls, value: str | None) -> str | None:
-        if value is not None and not _RUNTIME.fullmatch(value):
-            raise InvalidInput(f"runtime={_checks.shown(value)}: pass the engine's name of it, such as 'runsc'")
-        return value
-
-    @validates("publish_address")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        return _checks.check_address(value, "publish_address")
-
-    @model_validator(mode="after")
-    def _confined(self) -> Self:
-        _profiles.check_confines(self)
-        for mount in self.volumes:
-            if mount.type == "bind":
-                judged_source(mount.source, self.allow_unsafe)
-        return self
 
     @model_validator(mode="after")
     def _main_process(self) -> Self:
@@ -402,6 +338,14 @@ def check_config(value: object) -> ContainerConfig:
     return value
 
 
+def check_user(value: object) -> str:
+    """Accept a user as `name`, `uid` or `uid:gid`."""
+    user = _checks.check_text(value, "user")
+    if not user or any(char.isspace() for char in user):
+        raise InvalidInput(f"user={_checks.shown(user)}: pass a name, 'uid' or 'uid:gid', or None for the image's user")
+    return user
+
+
 class ProcessResult(_Model):
     """How a command ended and what it printed.
 
@@ -416,7 +360,6 @@ class ProcessResult(_Model):
         stderr_truncated: the same for the error stream.
         oom_killed: the kernel killed something of the command for memory.
         container_restarted: the container had to be killed and started to end this command.
-        command: what was run, in one line of at most 200 characters.
     """
 
     exit_code: int
@@ -428,7 +371,6 @@ class ProcessResult(_Model):
     stderr_truncated: bool = False
     oom_killed: bool = False
     container_restarted: bool = False
-    command: str = ""
 
     @property
     def ok(self) -> bool:
@@ -439,15 +381,12 @@ class ProcessResult(_Model):
         """Give this result back if the command succeeded.
 
         Raises:
-            CommandFailed: the exit code is not 0; its `result` is this one, and its message has the command and the
-                last line that it printed.
+            CommandFailed: the exit code is not 0; its `result` is this one.
         """
         if self.ok:
             return self
         last = self.stderr.strip().splitlines()[-1:] or self.stdout.strip().splitlines()[-1:]
-        which = f"the command {self.command!r}" if self.command else "the command"
-        said = f": {last[0][:500]}" if last else ""
-        raise CommandFailed(f"{which} ended with exit code {self.exit_code}{said}", result=self)
+        raise CommandFailed(f"the command ended with exit code {self.exit_code}: {''.join(last)[:500]}", result=self)
 
 
 class Session(_Model):
@@ -498,12 +437,6 @@ class Session(_Model):
         super().__setattr__(name, value)
         if name == "last_active_at":
             self._move_idle_clock()
-
-    def touch(self) -> None:
-        """Count as active now: as assigning the time to `last_active_at`, but quick, as every command does it."""
-        self.__dict__["last_active_at"] = utc_now()  # nothing to validate
-        assert self.__pydantic_private__ is not None
-        self.__pydantic_private__["_active_monotonic"] = time.monotonic()
 
     def _move_idle_clock(self) -> None:
         self._active_monotonic = time.monotonic() - (utc_now() - self.last_active_at).total_seconds()

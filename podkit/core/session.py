@@ -5,42 +5,35 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.agent.fallback import latest
-from podkit.core import _late
+from podkit.agent.fallback import GRACE_SECONDS
 from podkit.core._checks import check_content
 from podkit.core._identity import Identity
-from podkit.core._lifecycle import configuration_difference, conflict, failed_to_start
-from podkit.core._recovery import Remedy, judge, look, look_for_end, reason
+from podkit.core._lifecycle import configuration_difference, conflict
+from podkit.core._recovery import Remedy, judge, look, reason
 from podkit.core._table import BUSY, SessionEntry, SessionTable
-from podkit.core._terms import ContainerStatus
 from podkit.core.events import PodkitEventHandler, tell
 from podkit.core.manager import BaseContainerManager, ContainerRecord
-from podkit.core.secret import Secret, secrets_of
+from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, check_config, utc_now
 from podkit.errors import (
-    ContainerFailedToStart,
     ContainerNotFound,
     ContainerNotRunning,
     InvalidInput,
+    NotText,
     PodkitError,
     SessionConflict,
     SessionNotFound,
 )
 from podkit.utils._deadline import Deadline, engine_deadline, held
-from podkit.utils.paths import resolve_container_path, resolve_file_path
-
-if TYPE_CHECKING:
-    from podkit.core.command import Command
-    from podkit.core.isolation import Isolation
-    from podkit.core.models import ContainerConfig, ProcessResult, Session
+from podkit.utils.paths import resolve_container_path
 
 T = TypeVar("T")
 
-_TRIES = 5  # a container may be lost again between its recovery and the command
+_TRIES = 3  # a container may be lost again between its recovery and the command
 FAILURE_KEYS = ("failure_status", "failure_reason", "failure_log")
 
 _logger = logging.getLogger(__name__)
@@ -99,7 +92,7 @@ class BaseSessionManager:
         event_handler: PodkitEventHandler | None = None,
     ) -> None:
         self.container_manager = container_manager
-        self.default_image = None if default_image is None else _late.ContainerConfig(image=default_image).image
+        self.default_image = default_image
         self.health_monitor = health_monitor
         self.event_handler = event_handler or PodkitEventHandler()
         self._table = SessionTable()
@@ -122,17 +115,14 @@ class BaseSessionManager:
 
         Raises:
             InvalidInput: a value cannot be right.
-            SessionConflict: it exists with another configuration than `config`, or with another workspace.
+            SessionConflict: it exists with another configuration than `config`.
             ContainerFailedToStart: the container did not stay up; nothing of it stays behind.
-            ContainerNotRunning: it exists, and somebody has paused its container.
-            FileError: the workspace cannot be made; a more exact class where one fits.
             EngineError: the engine refused; a more exact class where one fits.
         """
-        wanted = None if config is None else _late.check_config(config).checked_copy()
+        wanted = None if config is None else check_config(config).checked_copy()
         with self._table.locked(user_id, session_id) as entry:
             if entry.session is not None:
                 self._check_same(entry, wanted)
-                self._take_secrets(entry, wanted)
                 self._bring_up(entry)
                 return self._active(entry)
             try:
@@ -146,11 +136,6 @@ class BaseSessionManager:
         """Give the live session object, found on the engine where this manager does not know it; `None` without one.
 
         A session that is known costs no engine call, and its container is not looked at.
-
-        Raises:
-            InvalidInput: an id cannot be right, or another version of podkit has made the container.
-            SessionConflict: it is not known, and has another workspace.
-            EngineError: it is not known, and the engine refused; `NameTaken` where its name is something else's.
         """
         with self._table.locked(user_id, session_id) as entry:
             if entry.session is None:
@@ -163,15 +148,10 @@ class BaseSessionManager:
         """Give the sessions that this manager holds; no engine call."""
         return [entry.session for entry in self._table.entries() if entry.session is not None]
 
-    def _require(self, user_id: str, session_id: str, patience: Deadline | None = None) -> SessionEntry:
-        if entry := self._table.at_rest(user_id, session_id):
-            return entry
-        with engine_deadline(patience or Deadline.after(None)), self._table.locked(user_id, session_id) as entry:
+    def _require(self, user_id: str, session_id: str) -> SessionEntry:
+        with self._table.locked(user_id, session_id) as entry:
             if self.get_session(user_id, session_id) is None:
-                raise SessionNotFound(
-                    f"user {user_id!r} has no session {session_id!r}, or it was closed: "
-                    "open it with get_docker_session or create_session"
-                )
+                raise SessionNotFound(f"user {user_id!r} has no session {session_id!r}: create it with create_session")
             return entry
 
     def _check_same(self, entry: SessionEntry, config: ContainerConfig | None) -> None:
@@ -180,14 +160,6 @@ class BaseSessionManager:
             identity = Identity.of(self.container_manager.container_prefix, entry.user_id, entry.session_id)
             what = configuration_difference(entry.record.config, config)
             raise conflict(identity, what, "ask for it without a config")
-
-    def _take_secrets(self, entry: SessionEntry, config: ContainerConfig | None) -> None:
-        """Use the values of secrets that a request for a known session brings."""
-        if config is not None and secrets_of(config.environment):
-            assert entry.record is not None
-            assert entry.session is not None
-            entry.record = self.container_manager.take_secrets(entry.record, config)
-            entry.session.config.environment |= secrets_of(entry.record.config.environment)
 
     def _open(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
         for attempt in range(_TRIES):
@@ -211,7 +183,7 @@ class BaseSessionManager:
 
     def _create(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
         manager = self.container_manager
-        wanted = config or _late.ContainerConfig(**({"image": self.default_image} if self.default_image else {}))
+        wanted = config or (ContainerConfig(image=self.default_image) if self.default_image else ContainerConfig())
         container_id, _ = manager.create_container(entry.user_id, entry.session_id, wanted)
         record = manager.containers[container_id]
         manager.start_container(container_id, record.config)
@@ -223,7 +195,7 @@ class BaseSessionManager:
     def _connect(self, entry: SessionEntry, record: ContainerRecord) -> Session:
         """Make the session object of a container."""
         entry.record = record
-        entry.session = _late.Session(
+        entry.session = Session(
             user_id=entry.user_id,
             session_id=entry.session_id,
             container_id=record.id,
@@ -252,12 +224,6 @@ class BaseSessionManager:
                 self.container_manager.start_container(record.id, record.config)
             except ContainerNotFound:  # another process removes it at the same time
                 remedy = Remedy.RECREATE
-            except ContainerFailedToStart as exc:
-                if not record.config.runs_keepalive:
-                    raise
-                # it did start once: a command has broken what it needs, such as by a file in the place of /workspace
-                _logger.warning("container %s is made anew: %s", record.name, exc)
-                remedy = Remedy.RECREATE
         if remedy is Remedy.RECREATE:
             record = self._recreate(entry, session, record)
         session.status = ContainerStatus.RUNNING
@@ -283,22 +249,10 @@ class BaseSessionManager:
                 container_id = self._ready_container(entry, patience or Deadline.after(None), lost=attempt > 0)
                 try:
                     return action(container_id)
-                except (ContainerNotFound, ContainerNotRunning) as exc:
+                except (ContainerNotFound, ContainerNotRunning):
                     if attempt == _TRIES - 1:
-                        self._give_up(container_id, exc)
-                    if attempt > 0:  # what was brought back is lost again: the engine may be late in noticing it
-                        look_for_end(self.container_manager, container_id)
+                        raise
             raise AssertionError("unreachable")
-
-    def _give_up(self, container_id: str, cause: ContainerNotFound | ContainerNotRunning) -> NoReturn:
-        """Say why a container that was brought back again and again cannot be used."""
-        info = look_for_end(self.container_manager, container_id)
-        if info is not None and info.exit_code and info.status is not ContainerStatus.DEAD:
-            raise failed_to_start(self.container_manager.backend, info) from cause
-        raise type(cause)(
-            f"the session's container was lost {_TRIES} times in a row: {cause}; see that no other program closes "
-            "this session while it is used, and try again"
-        ) from cause
 
     def _ready_container(self, entry: SessionEntry, patience: Deadline, *, lost: bool) -> str:
         """Give the id of a container that should run; `lost` says that the one that should is known not to."""
@@ -314,10 +268,8 @@ class BaseSessionManager:
         """Give the session and move its idle clock; one that was closed meanwhile is never brought back."""
         session = entry.session
         if session is None:
-            raise SessionNotFound(
-                f"session {entry.session_id!r} of user {entry.user_id!r} was closed: open it again first"
-            )
-        session.touch()
+            raise SessionNotFound(f"session {entry.session_id!r} of user {entry.user_id!r} was closed")
+        session.last_active_at = utc_now()
         return session
 
     # --- using --------------------------------------------------------------------------------------
@@ -328,7 +280,7 @@ class BaseSessionManager:
         session_id: str,
         command: str | Sequence[str],
         working_dir: str | None = None,
-        environment: Mapping[str, str | Secret] | None = None,
+        environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,
         user: str | None = None,
@@ -345,10 +297,11 @@ class BaseSessionManager:
             The result, also after a non-zero exit or a timeout (exit code 124 and the output so far).
 
         Raises:
-            InvalidInput: a value cannot be right, or the container has no such user or directory; nothing was run.
+            InvalidInput: a value cannot be right.
+            SessionNotFound: there is no such session, or it was closed.
+            ContainerNotRunning: the container is paused.
             CommandInterrupted: the container or the engine ended under the command, which may have run.
-            ContainerError: no process could be made for the command; a more exact class where one fits.
-            PodkitError: as `in_container` does.
+            EngineError: the container could not be brought back.
         """
         request = CommandRequest.checked(
             command,
@@ -362,60 +315,10 @@ class BaseSessionManager:
             on_stderr=on_stderr,
         )
         # the container's recovery may take longer than the command, but nobody waits for another thread's
-        patience = latest(timeout)
-        entry = self._require(user_id, session_id, patience)
+        patience = Deadline.after(None if timeout is None else timeout + GRACE_SECONDS)
+        with engine_deadline(patience):
+            entry = self._require(user_id, session_id)
         return self._use(entry, lambda container_id: self.container_manager.run(container_id, request), patience)
-
-    def popen(
-        self,
-        user_id: str,
-        session_id: str,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
-        environment: Mapping[str, str | Secret] | None = None,
-        timeout: float | None = None,
-        *,
-        user: str | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Command:
-        """Start a command in a session and give it while it runs; the container is brought back first where needed.
-
-        See `BaseContainerManager.execute_command` for the arguments from `command` on.
-
-        Raises:
-            InvalidInput: a value cannot be right, or the container has no such user or directory; nothing was run.
-            AgentUnavailable: commands go through the engine's exec there.
-            CommandInterrupted: the container or the engine ended meanwhile; the command may have run.
-            EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
-            ContainerError: no process could be made for the command; a more exact class where one fits.
-            PodkitError: as `in_container` does.
-        """
-        request = CommandRequest.checked(
-            command,
-            working_dir=working_dir,
-            environment=environment,
-            timeout=timeout,
-            user=user,
-            input=b"",
-            max_output_bytes=max_output_bytes,
-        )
-        patience = latest(timeout)  # as for `execute_command`
-        entry = self._require(user_id, session_id, patience)
-        return self._use(entry, lambda container_id: self.container_manager.open(container_id, request), patience)
-
-    def in_container(self, user_id: str, session_id: str, action: Callable[[str], T]) -> T:
-        """Do something with the session's running container, given its id; it is brought back first where needed.
-
-        Raises:
-            InvalidInput: an id cannot be right.
-            SessionNotFound: there is no such session, or it was closed.
-            SessionConflict: this manager did not know it yet, and it has another workspace.
-            ContainerNotRunning: the container is paused, or was lost again and again.
-            ContainerFailedToStart: the container could not be brought back: it does not stay up.
-            EngineError: it could not be brought back, as the engine refused or does not answer; a more exact class
-                where one fits.
-        """
-        return self._use(self._require(user_id, session_id), action)
 
     def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
         """Write a file of the session, in one step, and give its absolute path inside.
@@ -423,28 +326,26 @@ class BaseSessionManager:
         A relative path lands under `/workspace`; missing directories are made.
 
         Raises:
-            InvalidInput: a value cannot be right.
+            SessionNotFound: there is no such session.
             PathEscape: a `..` or a symlink leaves the workspace or the mount.
             FileError: it cannot be written; a more exact class where one fits.
-            CommandInterrupted: the container or the engine ended meanwhile; it may have been written.
-            PodkitError: as `in_container` does.
         """
-        resolve_file_path(container_path)  # refuses before any engine call
+        resolve_container_path(container_path)  # refuses before any engine call
         check_content(content, "content")
-        return self.in_container(
-            user_id,
-            session_id,
+        entry = self._require(user_id, session_id)
+        return self._use(
+            entry,
             lambda container_id: self.container_manager.write_file(
                 container_id, container_path, content, user_id, session_id
             ),
         )
 
     def read_bytes(self, user_id: str, session_id: str, container_path: str | PurePath) -> bytes:
-        """Read a regular file of the session, of at most 256 MiB. Raises as `read_file` does, but for `NotText`."""
+        """Read a regular file of the session, of at most 256 MiB, as bytes. Raises as `read_file` does."""
         resolve_container_path(container_path)  # refuses before any engine call
-        return self.in_container(
-            user_id,
-            session_id,
+        entry = self._require(user_id, session_id)
+        return self._use(
+            entry,
             lambda container_id: self.container_manager.read_file(container_id, container_path, user_id, session_id),
         )
 
@@ -452,32 +353,25 @@ class BaseSessionManager:
         """Read a text file of the session, of at most 256 MiB.
 
         Raises:
-            InvalidInput: a value cannot be right.
+            SessionNotFound: there is no such session.
             FileMissing: there is no such file.
-            FileTooLarge: it has more.
             NotText: its bytes are not UTF-8.
             PathEscape: a `..` or a symlink leaves the workspace or the mount.
             FileError: it cannot be read; a more exact class where one fits.
-            CommandInterrupted: the container or the engine ended meanwhile.
-            PodkitError: as `in_container` does.
         """
-        from podkit.core.files import as_text  # late: many programs only run commands
-
-        return as_text(self.read_bytes(user_id, session_id, container_path), container_path)
-
-    def get_isolation(self, user_id: str, session_id: str) -> Isolation:
-        """Ask the engine what it enforces on the session's container, which is brought back first where needed.
-
-        Raises as `in_container` does.
-        """
-        return self.in_container(user_id, session_id, self.container_manager.get_isolation)
+        data = self.read_bytes(user_id, session_id, container_path)
+        try:
+            return data.decode()
+        except UnicodeDecodeError as exc:
+            raise NotText(
+                f"'{container_path}' is not UTF-8 (byte {exc.start}): read it as bytes, with files.read_bytes"
+            ) from exc
 
     def update_session_activity(self, user_id: str, session_id: str) -> None:
         """Move the session's idle clock to now.
 
         Raises:
-            SessionNotFound: there is no such session, or it was closed.
-            PodkitError: as `get_session` does.
+            SessionNotFound: there is no such session.
         """
         self._active(self._require(user_id, session_id))
 
@@ -491,14 +385,7 @@ class BaseSessionManager:
         Args:
             user_id: whose session.
             session_id: which one.
-            remove_workspace: remove the session's workspace with its files as well, also of a session that was closed
-                before; by default it stays. In a volume it is removed through the container, so only while there is
-                one. What a configuration mounts is never removed.
-
-        Raises:
-            InvalidInput: an id cannot be right.
-            FileError: the workspace could not be removed; the container was.
-            EngineError: the engine refused; `NameTaken` where the container's name is something else's, which stays.
+            remove_workspace: remove the workspace with its files as well; by default it stays.
         """
         with self._table.locked(user_id, session_id) as entry:
             try:
@@ -509,35 +396,22 @@ class BaseSessionManager:
                 self.container_manager.remove_session_container(user_id, session_id)
                 return
             if session is None or entry.record is None:
-                if remove_workspace:
-                    with self.container_manager.removing_workspace(user_id, session_id):
-                        pass  # its container has gone already
                 return
             tell(self.event_handler.on_session_closing, session)
-            record = entry.record
-            failed = self._empty_workspace(entry, record) if remove_workspace else None
-            with self.container_manager.removing_workspace(user_id, session_id) if remove_workspace else nullcontext():
-                self.container_manager.remove_container(record.id)
+            if remove_workspace:
+                self._empty_workspace(entry)
+            self.container_manager.remove_container(entry.record.id)
+            if remove_workspace:
+                self.container_manager.remove_workspace(user_id, session_id)
             entry.session = None  # whoever waits for the lock finds it closed
         session.status, session.container_id = ContainerStatus.STOPPED, None
         tell(self.event_handler.on_session_closed, session)
-        if failed:
-            raise failed
 
-    def _empty_workspace(self, entry: SessionEntry, record: ContainerRecord) -> PodkitError | None:
-        """Let the container remove what only it can: files in a volume, and files that are not this process's.
-
-        Returns:
-            Why it could not: the container goes all the same.
-        """
-        on_host = self.container_manager.get_data_dir(entry.user_id, entry.session_id) is not None
-        if not record.workspace or (on_host and os.geteuid() == 0):
-            return None  # no workspace of podkit's is mounted, or this process can remove it whole
-        try:
-            self._use(entry, self.container_manager.empty_workspace)
-        except PodkitError as exc:
-            return exc
-        return None
+    def _empty_workspace(self, entry: SessionEntry) -> None:
+        """Let the container remove what only it can: files in a volume, and files that are not this process's."""
+        if self.container_manager.get_data_dir(entry.user_id, entry.session_id) is not None and os.geteuid() == 0:
+            return
+        self._use(entry, self.container_manager.empty_workspace)
 
     def cleanup_expired_sessions(self) -> list[Session]:
         """Close the sessions of this manager that were idle for longer than their timeout, and give them.
@@ -551,10 +425,7 @@ class BaseSessionManager:
                 continue  # it is being made, recovered or closed: so it is not idle
             try:
                 session = entry.session
-                if session is None or not session.is_expired():
-                    continue
-                if self._busy(entry):
-                    session.touch()  # idleness counts from the end of what runs
+                if session is None or not session.is_expired() or self._busy(entry):
                     continue
                 tell(self.event_handler.on_session_expired, session)
                 self.close_session(entry.user_id, entry.session_id)
@@ -572,7 +443,7 @@ class BaseSessionManager:
             return False
         with suppress(ContainerNotFound):
             info = self.container_manager.inspect_container(entry.session.container_id)
-            return info.status is ContainerStatus.RUNNING and self.container_manager.count_commands(info) > 0
+            return info.status is ContainerStatus.RUNNING and info.running_commands > 0
         return False
 
     def cleanup_all(self) -> None:
@@ -595,13 +466,7 @@ class BaseSessionManager:
     # --- asked by the health monitor ----------------------------------------------------------------
 
     def restart_container(self, container_id: str) -> None:
-        """Start a container that was stopped from outside, unless its session was closed or recovered meanwhile.
-
-        Raises:
-            ContainerFailedToStart: it did not stay up.
-            ContainerNotRunning: somebody has paused it.
-            EngineError: the engine refused; a more exact class where one fits.
-        """
+        """Start a container that was stopped from outside, unless its session was closed or recovered meanwhile."""
         entry = self._table.serving(container_id)
         if entry is None:
             return
@@ -615,9 +480,6 @@ class BaseSessionManager:
         Args:
             container_id: the engine's full id.
             log: the last lines that the container wrote.
-
-        Raises:
-            EngineError: the engine cannot be asked for its state.
         """
         entry = self._table.serving(container_id)
         if entry is None:

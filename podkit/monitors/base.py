@@ -6,7 +6,8 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 
-from podkit.core._checks import check_seconds
+from podkit.core._checks import check_timeout
+from podkit.errors import InvalidInput
 from podkit.utils._deadline import Deadline
 from podkit.utils._fork import renew_after_fork
 
@@ -27,7 +28,10 @@ class BaseThreadMonitor(ABC):
     """
 
     def __init__(self, check_interval: float) -> None:
-        self.check_interval = check_seconds(check_interval, "check_interval")
+        seconds = check_timeout(check_interval, "check_interval")
+        if seconds is None:
+            raise InvalidInput("check_interval=None: pass seconds above 0")
+        self.check_interval = seconds
         self._after_fork()
         renew_after_fork(self)
 

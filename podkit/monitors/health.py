@@ -6,7 +6,6 @@ import logging
 from contextlib import suppress
 
 from podkit.backends.base import WorkloadInfo
-from podkit.core._checks import check_count
 from podkit.core._recovery import Remedy, judge, look, reason
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import SessionCare
@@ -42,7 +41,7 @@ class ContainerHealthMonitor(BaseThreadMonitor):
     ) -> None:
         super().__init__(check_interval)
         self.container_manager = container_manager
-        self.log_lines = check_count(log_lines, "log_lines", least=0, most=100_000)
+        self.log_lines = log_lines
         self._sessions: SessionCare | None = None
         self._given_up: set[str] = set()
         self._restarts: dict[str, int] = {}  # without HEALTHY_ROUNDS in between

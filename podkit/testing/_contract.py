@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from podkit.backends.base import Backend, ExecSpec, ExecStream, NotStarted, Privileges, Stream, WorkloadSpec
+from podkit.backends.base import Backend, ExecSpec, ExecStream, NotStarted, Stream, WorkloadSpec
 from podkit.core._profiles import STANDARD_CAPABILITIES
 from podkit.core.models import ContainerStatus
 from podkit.errors import PodkitError
@@ -43,7 +43,7 @@ def workload_spec(name: str, image: str, **changes: Any) -> WorkloadSpec:
         "cpu_limit": 1.0,
         "memory_bytes": 128 << 20,
         "pids_limit": 64,
-        "privileges": Privileges(STANDARD_CAPABILITIES),
+        "capabilities": STANDARD_CAPABILITIES,
         "init": True,
     }
     return WorkloadSpec(**{**fields, **changes})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podkit.agent import file_scripts as real
+from podkit.agent import files as real
 from podkit.testing._programs import Invocation, Program, Reply, Steps, read_all
 
 
@@ -12,7 +12,7 @@ def _write(run: Invocation) -> Steps:
     if not path.startswith(root + "/"):
         return real.ESCAPE
     if run.files.is_directory(path):
-        return real.IS_A_DIRECTORY
+        return real.NOT_A_FILE
     run.files[path] = data
     return 0
 
@@ -22,11 +22,11 @@ def _read(run: Invocation) -> Reply:
     if not path.startswith(root + "/"):
         return Reply(exit_code=real.ESCAPE)
     if run.files.is_directory(path):
-        return Reply(exit_code=real.IS_A_DIRECTORY)
+        return Reply(exit_code=real.NOT_A_FILE)
     data = run.files.get(path)
     if data is None:
         return Reply(exit_code=real.MISSING)
-    return Reply(data) if len(data) <= int(limit) else Reply(stderr=f"{len(data)}\n", exit_code=real.TOO_LARGE)
+    return Reply(data) if len(data) <= int(limit) else Reply(exit_code=real.TOO_LARGE)
 
 
 FILE_SCRIPTS: dict[str, Program] = {real.WRITE_SCRIPT: _write, real.READ_SCRIPT: _read}

@@ -21,7 +21,6 @@ BACKEND_METHODS = frozenset(
         "pull_image",
         "create_workload",
         "start_workload",
-        "start_attached",
         "stop_workload",
         "remove_workload",
         "inspect_workload",
@@ -31,7 +30,7 @@ BACKEND_METHODS = frozenset(
         "open_stream",
     }
 )
-STREAM_METHODS = frozenset({"wait", "read", "write", "exit_code"})
+STREAM_METHODS = frozenset({"read", "write", "exit_code"})
 _POLL_SECONDS = 0.005
 
 

@@ -10,15 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from podkit.backends.base import Backend, ExecSpec, NotStarted, Stream
-from podkit.core.models import ContainerStatus
-from podkit.errors import (
-    ContainerFailedToStart,
-    ContainerNotFound,
-    ContainerNotRunning,
-    EngineError,
-    EngineTimeout,
-    InvalidInput,
-)
+from podkit.errors import ContainerNotFound, ContainerNotRunning, EngineError, EngineTimeout, InvalidInput
 from podkit.testing._contract import (
     PATIENCE_SECONDS,
     Contract,
@@ -27,7 +19,6 @@ from podkit.testing._contract import (
     read_all,
     read_until,
     run,
-    wait_for_end,
 )
 from podkit.utils._deadline import Deadline, wait_until
 
@@ -43,67 +34,6 @@ class StreamContract(Contract):
         yield made.start(environment={"GIVEN": "by the workload", "BOTH": "workload"})
         made.remove_all()
 
-    # --- the main process ---------------------------------------------------------------------------
-
-    def test_an_attached_main_process_is_spoken_to_from_its_first_word_on(
-        self, backend: Backend, workloads: Workloads
-    ) -> None:
-        script = "echo begun; echo err >&2; cat"
-        stream = backend.start_attached(workloads.create(command=["sh", "-c", script], attachable=True))
-        assert stream is not None
-        try:
-            stream.write(b"said\n", Deadline.after(PATIENCE_SECONDS))
-            assert read_until(stream, b"said\n").replace(b"err\n", b"") == b"begun\nsaid\n"
-            assert stream.exit_code() is None
-        finally:
-            stream.close()
-
-    def test_the_stream_to_a_main_process_ends_with_it(self, backend: Backend, workloads: Workloads) -> None:
-        command = ["sh", "-c", "cat; echo the rest; exit 5"]
-        stream = backend.start_attached(workloads.create(command=command, attachable=True))
-        assert stream is not None
-        try:
-            stream.close_stdin()
-            assert read_all(stream)[Stream.STDOUT] == b"the rest\n"
-            assert exit_code(stream) == 5
-        finally:
-            stream.close()
-
-    def test_closing_the_stream_ends_the_input_of_the_main_process(
-        self, backend: Backend, workloads: Workloads
-    ) -> None:
-        id = workloads.create(command=["sh", "-c", "cat; exit 6"], attachable=True)
-        stream = backend.start_attached(id)
-        assert stream is not None
-        stream.close()
-        wait_for_end(backend, id)
-        assert backend.inspect_workload(id).exit_code == 6
-
-    def test_whoever_comes_second_does_not_attach(self, backend: Backend, workloads: Workloads) -> None:
-        id = workloads.create(attachable=True)
-        backend.start_workload(id)
-        assert backend.start_attached(id) is None
-        assert backend.inspect_workload(id).status is ContainerStatus.RUNNING
-
-    def test_an_attachable_main_process_that_does_not_exist_fails_to_start(
-        self, backend: Backend, workloads: Workloads
-    ) -> None:
-        id = workloads.create(command=["podkit-test-no-such-program"], init=False, attachable=True)
-        with pytest.raises(ContainerFailedToStart, match="failed to start"):
-            backend.start_attached(id)
-
-    def test_an_attachable_workload_starts_again_without_anybody_attached(
-        self, backend: Backend, workloads: Workloads
-    ) -> None:
-        id = workloads.create(attachable=True)
-        stream = backend.start_attached(id)
-        assert stream is not None
-        stream.close()
-        backend.stop_workload(id, 0)
-        backend.start_workload(id)
-        assert run(backend, id, ["echo", "up"]).stdout == b"up\n"
-        assert backend.get_workload_logs(id, 5) == ""
-
     # --- output -------------------------------------------------------------------------------------
 
     def test_both_streams_come_apart(self, backend: Backend, workload: str) -> None:
@@ -115,18 +45,6 @@ class StreamContract(Contract):
         try:
             assert read_until(stream, b"early\n") == b"early\n"
             assert stream.exit_code() is None
-        finally:
-            stream.close()
-
-    def test_waiting_takes_nothing_and_gives_up_at_its_deadline(self, backend: Backend, workload: str) -> None:
-        stream = backend.open_stream(workload, ExecSpec(argv=["sh", "-c", "sleep 1; echo late"]))
-        try:
-            with pytest.raises(EngineTimeout):
-                stream.wait(Deadline.after(0.1))
-            stream.wait(Deadline.after(PATIENCE_SECONDS))
-            stream.wait(Deadline.after(0))
-            assert read_all(stream)[Stream.STDOUT] == b"late\n"
-            stream.wait(Deadline.after(0))  # the end is something to read too
         finally:
             stream.close()
 

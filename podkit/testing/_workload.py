@@ -8,16 +8,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from podkit.backends.base import (
-    Chunk,
-    Confinement,
-    ExecSpec,
-    NotStarted,
-    Stream,
-    WorkloadInfo,
-    WorkloadRow,
-    WorkloadSpec,
-)
+from podkit.backends.base import Chunk, ExecSpec, NotStarted, Stream, WorkloadInfo, WorkloadRow, WorkloadSpec
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     ContainerFailedToStart,
@@ -60,8 +51,7 @@ class Workload:
         self._gate = gate
         self._programs = programs
         self._tmpfs: list[dict[str, bytes]] = []
-        in_memory = [{"Type": "tmpfs", "Target": target} for target in spec.in_memory]
-        self.files = Files([self._place(mount, volumes) for mount in [*spec.mounts, *in_memory]])
+        self.files = Files([self._place(mount, volumes) for mount in spec.mounts])
         self.files["/etc/passwd"] = b"root:x:0:0:root:/root:/bin/sh\n"
         self.files.make_directory(spec.working_dir)
         self._log = bytearray()
@@ -107,10 +97,10 @@ class Workload:
             return math.inf
         return min(process.wakes_at for process in self._processes())
 
-    def start(self) -> Process | None:
-        """Start its main process, and give it; `None` where it runs already. See `Backend.start_workload`."""
+    def start(self) -> None:
+        """Start its main process; see `Backend.start_workload`."""
         if self.status is ContainerStatus.RUNNING:
-            return None
+            return
         if self.status is ContainerStatus.PAUSED:
             raise ContainerFailedToStart(f"container {self.id[:12]} failed to start: it is paused")
         argv = [*(self.spec.entrypoint or ()), *(self.spec.command or ())] or ["sleep", "infinity"]
@@ -123,10 +113,8 @@ class Workload:
         self._started, self._finished = self._gate.now, None
         self._exit_code, self._oom_killed, self._error = None, False, ""
         self.status = ContainerStatus.RUNNING
-        main = Process(argv, run_program(self._invocation(argv)), self._started, stdin=self.spec.attachable)
-        self._main = main
+        self._main = Process(argv, run_program(self._invocation(argv)), self._started, stdin=False)
         self.catch_up()
-        return main
 
     def end(
         self,
@@ -168,7 +156,7 @@ class Workload:
 
     def _drain_log(self) -> bool:
         found = False
-        while self._main is not None and not self.spec.attachable and (chunk := self._main.take()):
+        while self._main is not None and (chunk := self._main.take()):
             self._log += chunk.data
             found = True
         del self._log[:-_LOG_MAX_BYTES]
@@ -207,7 +195,6 @@ class Workload:
 
     def info(self) -> WorkloadInfo:
         """Say how it is."""
-        privileges = self.spec.privileges
         return WorkloadInfo(
             id=self.id,
             name=self.spec.name,
@@ -224,20 +211,6 @@ class Workload:
             networks=tuple(self.spec.networks or ("bridge",)),
             mounts=tuple((str(mount.get("Source") or ""), str(mount["Target"])) for mount in self.spec.mounts),
             running_commands=len(self._commands),
-            confinement=Confinement(
-                cpu_limit=self.spec.cpu_limit,
-                memory_bytes=self.spec.memory_bytes,
-                swap=False,
-                pids_limit=self.spec.pids_limit,
-                capabilities=tuple(sorted(privileges.capabilities)),
-                no_new_privileges=not privileges.new_privileges,
-                runtime=self.spec.runtime or "fake",
-                read_only_root=self.spec.read_only_root,
-                unfiltered=privileges.unfiltered,
-                privileged=privileges.privileged,
-                host_namespaces=tuple(privileges.host_namespaces),
-                publish_addresses=(self.spec.publish_address,) if self.spec.ports else (),
-            ),
         )
 
     def row(self) -> WorkloadRow:
@@ -263,25 +236,18 @@ class FakeStream:
         self._process = process
         self._connection = gate.connection
 
-    def wait(self, deadline: Deadline) -> None:
-        """See `ExecStream.wait`."""
-        with self._gate.stream_call("wait"):
-            self._wait(deadline)
-
     def read(self, deadline: Deadline) -> Chunk:
         """See `ExecStream.read`."""
         with self._gate.stream_call("read"):
-            self._wait(deadline)
-            return self._process.take() or Chunk(Stream.STDOUT, b"")
-
-    def _wait(self, deadline: Deadline) -> None:
-        while True:
-            self._pass(deadline, "reading a command's output")
-            if self._process.has_output or self._process.done:
-                return
-            if deadline.reached:
-                raise EngineTimeout("the command printed nothing before the deadline")
-            self._gate.wait(deadline, self._workload.wakes_at)
+            while True:
+                self._pass(deadline, "reading a command's output")
+                if chunk := self._process.take():
+                    return chunk
+                if self._process.done:
+                    return Chunk(Stream.STDOUT, b"")
+                if deadline.reached:
+                    raise EngineTimeout("the command printed nothing before the deadline")
+                self._gate.wait(deadline, self._workload.wakes_at)
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         """See `ExecStream.write`."""
@@ -324,7 +290,6 @@ class FakeStream:
         """See `ExecStream.close`."""
         with self._gate.locked():
             self._connection = -1
-            self._process.close_input()
             self._process.discards_output = True
             while self._process.take():
                 pass

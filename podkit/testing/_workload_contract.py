@@ -191,23 +191,22 @@ class WorkloadContract(Contract):
 
     def test_removing_twice_is_harmless(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start()
-        assert backend.remove_workload(id) is True
-        assert backend.remove_workload(id) is False
-        assert backend.remove_workload(id, force=False) is False
+        backend.remove_workload(id)
+        backend.remove_workload(id)
+        backend.remove_workload(id, force=False)
 
-    def test_many_may_remove_at_once_and_all_return_when_it_is_gone_and_one_has_removed_it(
+    def test_many_may_remove_at_once_and_all_return_when_it_is_gone(
         self, backend: Backend, workloads: Workloads
     ) -> None:
         id = workloads.start()
 
-        def remove(_: int) -> bool:
-            removed = backend.remove_workload(id)
+        def remove(_: int) -> None:
+            backend.remove_workload(id)
             with pytest.raises(ContainerNotFound):
                 backend.inspect_workload(id)
-            return removed
 
         with ThreadPoolExecutor(8) as pool:
-            assert sum(pool.map(remove, range(8))) == 1
+            list(pool.map(remove, range(8)))
 
     def test_without_force_what_runs_stays(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start()

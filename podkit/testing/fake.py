@@ -24,16 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from podkit.backends.base import (
-    ExecSpec,
-    ExecStream,
-    Filters,
-    NotPlaced,
-    WorkloadInfo,
-    WorkloadRow,
-    WorkloadSpec,
-    matches,
-)
+from podkit.backends.base import ExecSpec, ExecStream, Filters, WorkloadInfo, WorkloadRow, WorkloadSpec, matches
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     ContainerError,
@@ -49,7 +40,6 @@ from podkit.errors import (
 from podkit.testing._file_scripts import FILE_SCRIPTS
 from podkit.testing._files import Files
 from podkit.testing._gate import Engine, Gate
-from podkit.testing._process import Process
 from podkit.testing._programs import BUILT_INS, Program
 from podkit.testing._shell import shell
 from podkit.testing._workload import KILLED, TERMINATED, FakeStream, Workload
@@ -139,9 +129,7 @@ class FakeBackend:
                 self.images.add(image)
 
     def create_workload(self, spec: WorkloadSpec) -> str:
-        """See `Backend.create_workload`. There is no place for shared files: commands go through `open_stream`."""
-        if spec.shared:
-            raise NotPlaced("a FakeBackend runs no programs")
+        """See `Backend.create_workload`."""
         with self._gate.call("create_workload"):
             if any(workload.spec.name == spec.name for workload in self._workloads.values()):
                 raise NameTaken(f"a container named {spec.name!r} exists")
@@ -158,20 +146,11 @@ class FakeBackend:
     def start_workload(self, id: str) -> None:
         """See `Backend.start_workload`."""
         with self._gate.call("start_workload"):
-            self._start(id)
-
-    def start_attached(self, id: str) -> ExecStream | None:
-        """See `Backend.start_attached`."""
-        with self._gate.call("start_attached"):
-            process = self._start(id)
-            return FakeStream(self._gate, self._find(id), process) if process else None
-
-    def _start(self, id: str) -> Process | None:
-        workload = self._find(id)
-        if not workload.running:
-            self._check_networks(workload.spec)
-            self._check_ports(workload)
-        return workload.start()
+            workload = self._find(id)
+            if not workload.running:
+                self._check_networks(workload.spec)
+                self._check_ports(workload)
+            workload.start()
 
     def stop_workload(self, id: str, timeout: float) -> None:
         """See `Backend.stop_workload`."""
@@ -183,17 +162,16 @@ class FakeBackend:
             if workload.running:
                 workload.end(TERMINATED if timeout > 0 and obeys else KILLED, self._gate.now)
 
-    def remove_workload(self, id: str, *, force: bool = True) -> bool:
+    def remove_workload(self, id: str, *, force: bool = True) -> None:
         """See `Backend.remove_workload`."""
         with self._gate.call("remove_workload"):
             workload = self._workloads.get(id)
             if workload is None:
-                return False
+                return
             workload.catch_up()
             if workload.running and not force:
                 raise ContainerError(f"container {id[:12]} runs: it is not removed")
             self._remove(workload)
-            return True
 
     def inspect_workload(self, id: str) -> WorkloadInfo:
         """See `Backend.inspect_workload`."""
@@ -330,7 +308,7 @@ class FakeBackend:
 
     def _check_networks(self, spec: WorkloadSpec) -> None:
         for network in spec.networks:
-            if network not in (*self.networks, "none", "host"):
+            if network not in self.networks:
                 raise NetworkNotFound(f"the network {network!r} does not exist")
 
     def _check_ports(self, workload: Workload) -> None:

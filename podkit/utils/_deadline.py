@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from podkit.errors import EngineTimeout
 
@@ -17,11 +18,9 @@ Clock = Callable[[], float]
 ENGINE_CALL_SECONDS = 60.0
 """How long one call to the engine may take where the caller set no deadline."""
 
-CLEAN_UP_SECONDS = 1.9
-"""How long a call that failed, or is over its time, may take back what it made: it may be 2 s late."""
 
-
-class Deadline(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Deadline:
     """A moment on the monotonic clock, or never.
 
     Immutable, so safe to share between threads.

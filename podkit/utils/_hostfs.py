@@ -8,60 +8,63 @@ such a directory, and what was opened is judged by its descriptor, never by a se
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePath
 
-from podkit.errors import (
-    FileDenied,
-    FileError,
-    FileExists,
-    FileMissing,
-    FileTooLarge,
-    IsADirectory,
-    NoSpace,
-    NotADirectory,
-    NotAFile,
-    PathEscape,
-)
+from podkit.errors import FileError, FileMissing, FileTooLarge, NotAFile, PathEscape
 
 READ_LIMIT_BYTES = 256 << 20
 """The most that one read takes into memory."""
 
-
+_SYS_OPENAT2 = 437  # the same number on every architecture but alpha
 _AT_FDCWD = -100
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_BENEATH = 0x08
 _O_PATH = getattr(os, "O_PATH", 0)
-DIRECTORY_FLAGS = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
-TEMPORARY = ".podkit-"
-_ASIDE = "REMOVED-"  # upper case: the directory of no session, see `podkit.core._identity.workspace_component`
-_TRIES = 5
+_DIRECTORY = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
+_TEMPORARY = ".podkit-"
+_RETRIES = 64  # openat2 gives EAGAIN while a name on the way is being renamed
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 def _openat2(directory: int, path: str, flags: int) -> int:
-    from podkit.utils._openat2 import openat2  # late: see there
-
-    return openat2(directory, path, flags)
+    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    for _ in range(_RETRIES):
+        fd = int(_libc.syscall(_SYS_OPENAT2, directory, path.encode(), ctypes.byref(how), ctypes.sizeof(how)))
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
+            break
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
 
 
 @cache
 def _has_openat2() -> bool:
     try:
-        os.close(_openat2(_AT_FDCWD, ".", DIRECTORY_FLAGS))
+        os.close(_openat2(_AT_FDCWD, ".", _DIRECTORY))
     except (OSError, AttributeError):  # an old kernel, a seccomp profile that forbids it, or not Linux
         return False
     return True
 
 
-def walk(directory: int, path: PurePath, flags: int) -> int:
+def _walk(directory: int, path: PurePath, flags: int) -> int:
     """Open `path` below `directory` component by component, following no link."""
     current = os.dup(directory)
     try:
         for part in path.parts[:-1]:
-            below = _step(current, part, DIRECTORY_FLAGS)
+            below = _step(current, part, _DIRECTORY)
             os.close(current)
             current = below
         return _step(current, path.name or ".", flags)
@@ -81,45 +84,36 @@ def _step(directory: int, name: str, flags: int) -> int:
 def _open_beneath(directory: int, path: PurePath, flags: int) -> int:
     if _has_openat2():
         return _openat2(directory, str(path), flags)
-    return walk(directory, path, flags)
-
-
-_DENIED = "permission denied for this process; it may be the container's user who made it, and is another"
-_REASONS: dict[int, tuple[type[FileError], str]] = {
-    errno.ENOENT: (FileMissing, "there is no such file"),
-    errno.EEXIST: (FileExists, "something is there already"),
-    errno.EISDIR: (IsADirectory, "it is a directory"),
-    errno.ENOTDIR: (NotADirectory, "a part of it is not a directory"),
-    errno.EACCES: (FileDenied, _DENIED),
-    errno.EPERM: (FileDenied, _DENIED),
-    errno.EROFS: (FileDenied, "the file system is read-only; choose a place on another one"),
-    errno.ENOSPC: (NoSpace, "no space is left on the device; make room on the host"),
-    errno.EDQUOT: (NoSpace, "the disk quota is used up; make room on the host"),
-}
-
-
-_LINK = (
-    "a symlink on the way leaves the workspace, is absolute, or loops; remove it, or use session.files, "
-    "which follow it inside"
-)
+    return _walk(directory, path, flags)
 
 
 @contextmanager
-def file_errors(path: PurePath, doing: str, *, link: str = _LINK) -> Iterator[None]:
-    """Raise what the kernel refuses as podkit's errors; `link` says what a symlink in the way means."""
+def _file_errors(path: PurePath, doing: str) -> Iterator[None]:
+    """Raise what the kernel refuses as podkit's errors."""
     try:
         yield
     except FileError:
         raise
     except OSError as exc:
         if exc.errno in (errno.EXDEV, errno.ELOOP):
-            raise PathEscape(f"cannot {doing} '{path}': {link}") from exc
-        kind, why = _REASONS.get(exc.errno or 0, (FileError, exc.strerror or str(exc)))
-        raise kind(f"cannot {doing} '{path}': {why}", number=exc.errno, filename=str(path)) from exc
+            raise PathEscape(
+                f"cannot {doing} '{path}': a symlink on the way leaves the workspace, or loops; remove it"
+            ) from exc
+        if exc.errno == errno.ENOENT:
+            raise FileMissing(f"cannot {doing} '{path}': there is no such file") from exc
+        if exc.errno == errno.EISDIR:
+            raise NotAFile(f"cannot {doing} '{path}': it is a directory") from exc
+        if exc.errno == errno.ENOTDIR:
+            raise NotAFile(f"cannot {doing} '{path}': a part of it is not a directory") from exc
+        if exc.errno in (errno.EACCES, errno.EPERM):
+            raise FileError(
+                f"cannot {doing} '{path}': permission denied; the container's user made it, and this process is another"
+            ) from exc
+        raise FileError(f"cannot {doing} '{path}': {exc.strerror or exc}") from exc
 
 
 @contextmanager
-def opened(fd: int) -> Iterator[int]:
+def _opened(fd: int) -> Iterator[int]:
     try:
         yield fd
     finally:
@@ -128,25 +122,25 @@ def opened(fd: int) -> Iterator[int]:
 
 def _open_root(root: str | os.PathLike[str]) -> int:
     # the root is chosen by podkit's caller, and no container can replace it: it is the top of its mount
-    return os.open(root, DIRECTORY_FLAGS)
+    return os.open(root, _DIRECTORY)
 
 
 def _open_parent(root: int, path: PurePath, directory_mode: int) -> int:
     """Open the directory of `path`, making what is missing."""
     with suppress(FileNotFoundError):
-        return _open_beneath(root, path.parent, DIRECTORY_FLAGS)
+        return _open_beneath(root, path.parent, _DIRECTORY)
     for ancestor in reversed(path.parents):
         try:
-            os.close(_open_beneath(root, ancestor, DIRECTORY_FLAGS))
+            os.close(_open_beneath(root, ancestor, _DIRECTORY))
         except FileNotFoundError:
-            with opened(_open_beneath(root, ancestor.parent, DIRECTORY_FLAGS)) as above:
+            with _opened(_open_beneath(root, ancestor.parent, _DIRECTORY)) as above:
                 with suppress(FileExistsError):
                     os.mkdir(ancestor.name, dir_fd=above)
-                with opened(
+                with _opened(
                     os.open(ancestor.name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
                 ) as made:
                     os.fchmod(made, directory_mode)
-    return _open_beneath(root, path.parent, DIRECTORY_FLAGS)
+    return _open_beneath(root, path.parent, _DIRECTORY)
 
 
 def write_file(
@@ -154,8 +148,8 @@ def write_file(
 ) -> None:
     """Write the file `path` below `root` in one step: a reader sees the old file or the new one.
 
-    Missing directories are made; `root` itself as one that only this process's user may enter. A file that exists
-    keeps its mode and, where this process may set it, its owner.
+    Missing directories are made, `root` included. A file that exists keeps its mode and, where this process may set
+    it, its owner.
 
     Args:
         root: the top of the mount on the host.
@@ -169,17 +163,17 @@ def write_file(
         NotAFile: a directory, device, FIFO or socket is there.
         FileError: the kernel refused: no space, no permission.
     """
-    with file_errors(path, "write"):
-        _make_private([directory for directory in (Path(root), *Path(root).parents) if not directory.exists()])
-        with opened(_open_root(root)) as top, opened(_open_parent(top, path, directory_mode)) as parent:
-            existing = check_replaceable(parent, path)
-            temporary = TEMPORARY + os.urandom(8).hex()
+    with _file_errors(path, "write"):
+        os.makedirs(root, exist_ok=True)
+        with _opened(_open_root(root)) as top, _opened(_open_parent(top, path, directory_mode)) as parent:
+            existing = _check_replaceable(parent, path)
+            temporary = _TEMPORARY + secrets.token_hex(8)
             fd = os.open(
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
             )
             try:
                 with open(fd, "wb", buffering=0) as file:
-                    write_all(file.fileno(), content)
+                    _write_all(file.fileno(), content)
                     if existing and (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
                         with suppress(PermissionError):
                             os.fchown(file.fileno(), existing.st_uid, existing.st_gid)
@@ -191,23 +185,22 @@ def write_file(
                 raise
 
 
-def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.stat_result | None:
+def _check_replaceable(parent: int, path: PurePath) -> os.stat_result | None:
     """Look at what a write would replace; whatever takes its place afterwards is replaced by name, never followed."""
-    refused = f"cannot {doing} '{path}'"
+    if not path.name:
+        raise NotAFile("cannot write the top of the workspace: it is a directory")
     try:
-        found = os.stat(path.name or ".", dir_fd=parent, follow_symlinks=False)
+        found = os.stat(path.name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return None
     if stat.S_ISLNK(found.st_mode):
-        raise PathEscape(f"{refused}: it is a symlink; remove it, or write the file that it names")
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectory(f"{refused}: a directory is there; give the whole path of the file", filename=str(path))
+        raise PathEscape(f"cannot write '{path}': it is a symlink; remove it, or write the file that it names")
     if not stat.S_ISREG(found.st_mode):
-        raise NotAFile(f"{refused}: {kind_of(found.st_mode)} is there; remove it", filename=str(path))
+        raise NotAFile(f"cannot write '{path}': {_kind(found.st_mode)} is there")
     return found
 
 
-def write_all(fd: int, content: bytes | memoryview) -> None:
+def _write_all(fd: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view[: 16 << 20]) :]
@@ -224,25 +217,24 @@ def read_file(root: str | os.PathLike[str], path: PurePath, *, limit_bytes: int 
         NotAFile: it is a directory, a device, a FIFO or a socket.
         FileTooLarge: it has more than `limit_bytes`; memory stays flat.
     """
-    with file_errors(path, "read"), opened(_open_root(root)) as top, opened(_open_for_reading(top, path)) as fd:
+    with _file_errors(path, "read"), _opened(_open_root(root)) as top, _opened(_open_for_reading(top, path)) as fd:
         size = os.fstat(fd).st_size
         if size > limit_bytes:
-            raise FileTooLarge(f"cannot read '{path}': {over_read_limit(None, size)}", filename=str(path))
+            raise FileTooLarge(f"cannot read '{path}': it has {size} bytes, the limit is {limit_bytes}")
         chunks, left = [], limit_bytes + 1
         while left and (chunk := os.read(fd, min(left, 1 << 20))):
             chunks.append(chunk)
             left -= len(chunk)
         if not left:
-            why = over_read_limit(None, limit_bytes + 1)
-            raise FileTooLarge(f"cannot read '{path}': {why}", filename=str(path))
+            raise FileTooLarge(f"cannot read '{path}': it grew past the limit of {limit_bytes} bytes")
         return b"".join(chunks)
 
 
 def _open_for_reading(top: int, path: PurePath) -> int:
     if not _O_PATH:  # not Linux: a device could react to the opening, but there no container can make one
-        fd = walk(top, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = _walk(top, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         return _require_regular(fd, path)
-    with opened(_require_regular(_open_beneath(top, path, _O_PATH | os.O_CLOEXEC), path)) as found:
+    with _opened(_require_regular(_open_beneath(top, path, _O_PATH | os.O_CLOEXEC), path)) as found:
         # the second opening goes through the descriptor: the name may mean something else by now
         return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -254,24 +246,10 @@ def _require_regular(fd: int, path: PurePath) -> int:
     os.close(fd)
     if stat.S_ISLNK(mode):  # an O_PATH walk opens the link itself
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    kind = IsADirectory if stat.S_ISDIR(mode) else NotAFile
-    raise kind(f"cannot read '{path}': it is {kind_of(mode)}", filename=str(path))
+    raise NotAFile(f"cannot read '{path}': it is {_kind(mode)}")
 
 
-def over(unit: str, parameter: str, limit: int, found: int) -> str:
-    """Say that a limit of the caller's is too small; what was found was counted no further than to that."""
-    return f"there are at least {found} {unit}, and {parameter} is {limit}: pass a larger {parameter}"
-
-
-def over_read_limit(max_bytes: int | None, found: int) -> str:
-    """Say why a file is not read; without `max_bytes`, its caller cannot set the limit."""
-    if max_bytes is not None:
-        return over("bytes", "max_bytes", max_bytes, found)
-    cure = "files.read_bytes takes a larger max_bytes, and files.download needs no memory for it"
-    return f"there are at least {found} bytes, and the limit is {READ_LIMIT_BYTES}: {cure}"
-
-
-def kind_of(mode: int) -> str:
+def _kind(mode: int) -> str:
     kinds = {
         stat.S_IFDIR: "a directory",
         stat.S_IFIFO: "a FIFO",
@@ -288,67 +266,20 @@ def make_workspace(workspace: Path, parents: int) -> None:
     Whoever the container's user is, it owns the workspace: so that is open to all, behind parents that only this
     process's user may enter. What exists is left as it is.
     """
-    with file_errors(workspace, "make the workspace"):
-        for attempt in range(_TRIES):
-            try:
-                _make_private(workspace.parents[:parents])
-                workspace.mkdir()
-                workspace.chmod(0o777)  # mkdir's mode is cut by the umask
-            except FileExistsError:
-                return
-            except FileNotFoundError:  # somebody has just removed a parent that was empty
-                if attempt == _TRIES - 1:
-                    raise
-            else:
-                return
-
-
-def _make_private(directories: Sequence[Path]) -> None:
-    for directory in reversed(directories):
+    with _file_errors(workspace, "make the workspace"):
+        for parent in reversed(workspace.parents[:parents]):
+            with suppress(FileExistsError):
+                parent.mkdir(mode=0o700, parents=True)
         with suppress(FileExistsError):
-            directory.mkdir(mode=0o700, parents=True)
-
-
-def close_parents(workspace: Path, parents: int) -> None:
-    """Keep the host's other users out of a workspace that somebody made: only its owner may enter its parents.
-
-    A container's root may leave a set-user-id program in its workspace. A parent of another owner stays as it is.
-    """
-    for parent in workspace.parents[:parents]:
-        with suppress(FileNotFoundError), opened(os.open(parent, os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
-            found = os.fstat(directory)
-            if found.st_uid == os.geteuid() and found.st_mode & 0o077:
-                os.fchmod(directory, 0o700)
-
-
-def set_aside(directory: Path) -> Path | None:
-    """Give a directory a name that no session's has, so that whoever makes it anew gets an empty one.
-
-    Returns:
-        Where it is now; `None` where there was none.
-    """
-    aside = directory.with_name(_ASIDE + os.urandom(8).hex())
-    with file_errors(directory, "set aside"):
-        try:
-            os.rename(directory, aside)
-        except FileNotFoundError:
-            return None
-    return aside
-
-
-def remove_set_aside(beside: Path) -> None:
-    """Remove all that was set aside beside a directory, also by a process that was killed before it could do so."""
-    with suppress(FileNotFoundError):
-        for found in sorted(beside.parent.glob(f"{_ASIDE}*")):
-            remove_tree(found)
+            workspace.mkdir()
+            workspace.chmod(0o777)  # mkdir's mode is cut by the umask
 
 
 def drop_empty_workspace(workspace: Path, parents: int) -> None:
     """Remove a session's directory if nothing is in it, and then its parents, as far as they are empty too."""
-    with suppress(OSError):  # not empty
+    with suppress(OSError):  # not empty, or not there
         for directory in (workspace, *workspace.parents[:parents]):
-            with suppress(FileNotFoundError):
-                directory.rmdir()
+            directory.rmdir()
 
 
 def remove_tree(directory: Path) -> None:
@@ -361,17 +292,17 @@ def remove_tree(directory: Path) -> None:
         FileError: something cannot be removed, such as another user's files.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with file_errors(directory, "remove"):
+    with _file_errors(directory, "remove"):
         try:
-            fd = os.open(directory, flags)
+            opened = os.open(directory, flags)
         except FileNotFoundError:
             return
-        with opened(fd) as top:
+        with _opened(opened) as top:
             pending = _empty(top, top)
             while pending:
                 name = pending.pop()
                 with suppress(FileNotFoundError):  # somebody else removes at the same time
-                    with opened(os.open(name, flags, dir_fd=top)) as found:
+                    with _opened(os.open(name, flags, dir_fd=top)) as found:
                         pending += _empty(found, top)
                     os.rmdir(name, dir_fd=top)
         with suppress(FileNotFoundError):
@@ -390,7 +321,7 @@ def _empty(directory: int, top: int) -> list[str]:
             elif directory == top:
                 moved.append(name)
             else:
-                unique = TEMPORARY + os.urandom(16).hex()
+                unique = _TEMPORARY + secrets.token_hex(16)
                 os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
                 moved.append(unique)
     return moved

@@ -8,42 +8,35 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from podkit.core import _checks
 from podkit.core._identity import workspace_component
-from podkit.core._terms import DEFAULT_WORKING_DIR
-from podkit.errors import InvalidInput, IsADirectory, PathEscape, PathNotMapped
+from podkit.core.models import DEFAULT_WORKING_DIR
+from podkit.errors import PathEscape, PathNotMapped
 from podkit.utils import _hostfs
 
 WORKSPACES = "workspaces"
 
 
-def get_workspace_path(workspace_base: str | os.PathLike[str] | None, user_id: str, session_id: str) -> Path:
+def get_workspace_path(workspace_base: str | os.PathLike[str], user_id: str, session_id: str) -> Path:
     """Give the workspace of a session: `{workspace_base}/workspaces/{user}/{session}`.
 
     Plain ids (lower-case letters, digits, `_`, `-`, `.`) appear as they are, any other is mapped one to one to a
     readable part and a hash. Nothing is created.
 
     Raises:
-        InvalidInput: an id is empty, too long, or no text, or there is no `workspace_base`.
+        InvalidInput: an id is empty, too long, or no text.
     """
-    if workspace_base is None:
-        raise InvalidInput("workspace_base=None: give the container manager a directory for its workspaces")
-    _checks.check_path_text(workspace_base, "workspace_base")
     _checks.check_id(user_id, "user_id")
     _checks.check_id(session_id, "session_id")
     return Path(workspace_base) / WORKSPACES / workspace_component(user_id) / workspace_component(session_id)
 
 
-def resolve_container_path(
-    path: str | PurePath, working_dir: str = DEFAULT_WORKING_DIR, *, any_bytes: bool = False
-) -> PurePosixPath:
+def resolve_container_path(path: str | PurePath, working_dir: str = DEFAULT_WORKING_DIR) -> PurePosixPath:
     """Give the absolute path that `path` means inside: a relative one starts at `working_dir` and stays below it.
-
-    With `any_bytes` it may hold those that Python shows as halves of surrogate pairs, as in names that are not UTF-8.
 
     Raises:
         PathEscape: a relative path leaves `working_dir` by `..`, or an absolute one contains `..`.
         InvalidInput: the path is empty, too long, starts with `~`, or contains NUL.
     """
-    text = _checks.check_path_text(path, "path", any_bytes=any_bytes)
+    text = _checks.check_path_text(path, "path")
     absolute, parts = text.startswith("/"), []
     for part in PurePosixPath(text.lstrip("/")).parts:
         if part != "..":
@@ -53,21 +46,6 @@ def resolve_container_path(
         else:
             parts.pop()
     return PurePosixPath("/" if absolute else working_dir, *parts)
-
-
-def resolve_file_path(path: str | PurePath, *, any_bytes: bool = False) -> PurePosixPath:
-    """Give the absolute path of a file that is to be written; see `resolve_container_path`.
-
-    Raises:
-        IsADirectory: it ends as only a directory's path does, such as in `/`, which `pathlib` would drop.
-    """
-    inside = resolve_container_path(path, any_bytes=any_bytes)
-    last = os.fspath(path).rpartition("/")[2]
-    if last in ("", ".", ".."):
-        shown = _checks.shown(os.fspath(path))
-        why = f"it ends in '{last or '/'}', as only a directory's path does; give the whole path of the file"
-        raise IsADirectory(f"cannot write {shown}: {why}", filename=str(inside))
-    return inside
 
 
 def container_to_host_path(
@@ -81,11 +59,10 @@ def container_to_host_path(
         PathNotMapped: the path is not below `mount_target`.
         PathEscape: it contains `..` that would leave.
     """
-    target = PurePosixPath(_checks.check_path_text(mount_target, "mount_target"))
-    path = resolve_container_path(container_path, str(target))
+    path, target = resolve_container_path(container_path, str(mount_target)), PurePosixPath(mount_target)
     if not path.is_relative_to(target):
         raise PathNotMapped(f"container path '{path}' is not below {target}: only what is mounted there is on the host")
-    return Path(_checks.check_path_text(host_root, "host_root")) / path.relative_to(target)
+    return Path(host_root) / path.relative_to(target)
 
 
 def host_to_container_path(
@@ -97,8 +74,7 @@ def host_to_container_path(
         PathNotMapped: the path is not below `host_root`.
         PathEscape: it contains `..`.
     """
-    path = PurePosixPath(_checks.check_path_text(host_path, "host_path"))
-    root = PurePosixPath(_checks.check_path_text(host_root, "host_root"))
+    path, root = PurePosixPath(_checks.check_path_text(os.fspath(host_path), "host_path")), PurePosixPath(host_root)
     if ".." in path.parts:
         raise PathEscape(f"host_path={_checks.shown(str(path))} contains '..': write the path without it")
     if not path.is_relative_to(root):
@@ -126,11 +102,10 @@ def write_to_mounted_path(
     Raises:
         PathEscape: the path leaves the mount by `..` or by a symlink.
         PathNotMapped: nothing of the host is mounted there.
-        IsADirectory: the path ends in `/`, or a directory is there.
         FileError: the host refused the write.
     """
     data = _checks.check_content(content, "content")
-    inside = resolve_file_path(container_path)
+    inside = resolve_container_path(container_path)
     host = to_host_path(Path(inside))
     root = _mount_root(inside, host, to_host_path)
     _hostfs.write_file(root, host.relative_to(root), data)

@@ -58,7 +58,6 @@ def test_a_workspace_that_the_engine_does_not_see(engine: Engine, backend: objec
 
 
 def test_an_image_that_is_neither_there_nor_to_be_pulled(open_session: OpenSession, engine: Engine) -> None:
-    """DF-07."""
     # a registry on the engine's own loopback, where nobody listens: no network is needed to be refused
     with refused(engine, ImageNotFound, r"localhost:1/podkit/no-such-image:1.*PODKIT_DEFAULT_IMAGE"):
         open_session(long_config(image="localhost:1/podkit/no-such-image:1"))
@@ -71,19 +70,16 @@ def test_an_image_name_that_no_engine_takes(open_session: OpenSession, engine: E
 
 
 def test_a_network_that_does_not_exist(open_session: OpenSession, engine: Engine) -> None:
-    """DF-08."""
     with refused(engine, NetworkNotFound, "no-such-network.*docker network create"):
         open_session(long_config(networks=["no-such-network"]))
 
 
 def test_a_second_network_that_does_not_exist(open_session: OpenSession, engine: Engine) -> None:
-    """DF-08."""
     with refused(engine, NetworkNotFound, "no-such-network"):
         open_session(long_config(networks=[engine.network(), "no-such-network"]))
 
 
 def test_a_port_that_another_container_has(open_session: OpenSession, engine: Engine) -> None:
-    """DF-09."""
     [port] = engine.free_ports(1)
     engine.container(ports={f"{port}/tcp": ("127.0.0.1", port)})
 
@@ -92,7 +88,6 @@ def test_a_port_that_another_container_has(open_session: OpenSession, engine: En
 
 
 def test_a_port_that_a_program_of_the_host_has(open_session: OpenSession, engine: Engine) -> None:
-    """DF-09."""
     [port] = engine.free_ports(1)
     listen = (
         f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); print('up', flush=True); time.sleep(60)"
@@ -105,7 +100,6 @@ def test_a_port_that_a_program_of_the_host_has(open_session: OpenSession, engine
 
 
 def test_an_entrypoint_that_does_not_exist(open_session: OpenSession, engine: Engine) -> None:
-    """DF-10."""
     with refused(engine, ContainerFailedToStart, "failed to start.*no-such-program"):
         open_session(ContainerConfig(entrypoint=["no-such-program"]))
 

@@ -175,55 +175,6 @@ def test_dots_leave_the_workspace_neither_for_reading_nor_for_writing(session: S
     assert session.execute_command("ls /outside /workspace/outside").stdout == ""
 
 
-LINKS = """
-mkdir -p "$1/real" /outside && cd "$1" && printf text > real/f && printf text > /outside/f
-ln -sf real/f to-file && ln -sfn real to-directory && ln -sf /outside/f out && ln -sfn /outside out-directory
-"""
-
-
-def test_a_link_that_stays_in_its_mount_is_read_through(session: SessionProxy, name: str) -> None:
-    for top in (f"/workspace/{name}", f"/shared-too/{name}", f"/root/{name}"):
-        inside(session, LINKS, top)
-        assert session.read_file(f"{top}/to-file") == session.read_file(f"{top}/to-directory/f") == "text"
-
-
-def test_a_link_that_leaves_its_mount_is_neither_read_nor_written_through(session: SessionProxy, name: str) -> None:
-    for top in (f"/workspace/{name}", f"/shared-too/{name}"):
-        inside(session, LINKS, top)
-        for path in ("out", "out-directory/f", "out-directory/new"):
-            with pytest.raises(PathEscape):
-                session.write_file(f"{top}/{path}", "attack")
-        for path in ("out", "out-directory/f"):
-            with pytest.raises(PathEscape):
-                session.read_file(f"{top}/{path}")
-    assert inside(session, "ls /outside; cat /outside/f") == "f\ntext"
-
-
-def test_outside_of_all_mounts_no_link_leaves(session: SessionProxy, name: str) -> None:
-    inside(session, LINKS, f"/root/{name}")
-    assert session.read_file(f"/root/{name}/out") == "text"
-    session.write_file(f"/root/{name}/out-directory/f", "new")
-    assert inside(session, "cat /outside/f") == "new"
-
-
-def test_no_link_is_written_to_as_a_file(session: SessionProxy, name: str) -> None:
-    for top in (f"/workspace/{name}", f"/shared-too/{name}", f"/root/{name}"):
-        inside(session, LINKS, top)
-        with pytest.raises(PathEscape):
-            session.write_file(f"{top}/to-file", "attack")
-        session.write_file(f"{top}/to-directory/f", "new")
-        assert inside(session, 'cat "$1/to-file"', top) == "new"
-
-
-def test_files_follow_every_link_inside(session: SessionProxy, name: str) -> None:
-    for top in (f"/workspace/{name}", f"/shared-too/{name}", f"/root/{name}"):
-        inside(session, LINKS, top)
-        for path in ("to-file", "to-directory/f", "out", "out-directory/f"):
-            session.files.write_text(f"{top}/{path}", path)
-            assert session.files.read_text(f"{top}/{path}") == path
-        assert inside(session, 'cd "$1"; readlink to-file; readlink out', top) == "real/f\n/outside/f\n"
-
-
 @pytest.mark.parametrize("make", ["mkdir", "mkfifo"])
 def test_what_is_no_regular_file_is_neither_read_nor_replaced(session: SessionProxy, name: str, make: str) -> None:
     path = f"{name}-{make}"
@@ -256,7 +207,6 @@ def test_a_path_through_a_file_is_an_error_of_files(session: SessionProxy, name:
 
 
 def test_a_sparse_file_of_four_terabytes_is_too_large(session: SessionProxy, name: str) -> None:
-    """FS-10."""
     inside(session, 'truncate -s 4398046511104 "$1"', name)
 
     with within(5), pytest.raises(FileTooLarge):

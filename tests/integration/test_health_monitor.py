@@ -15,7 +15,7 @@ from podkit.core.models import ContainerConfig, ContainerStatus, Session
 from podkit.core.session import BaseSessionManager
 from podkit.monitors.health import ContainerHealthMonitor
 from tests.integration.conftest import OpenSession, long_config
-from tests.support.engine import Engine, container_of
+from tests.support.engine import Engine
 from tests.support.proxy import EngineProxy
 from tests.support.waiting import eventually, within
 
@@ -39,6 +39,12 @@ def monitor(manager: SimpleContainerManager) -> Iterator[ContainerHealthMonitor]
 def watched(manager: SimpleContainerManager, monitor: ContainerHealthMonitor) -> BaseSessionManager:
     """A session manager with the monitor: which is thereby registered and started."""
     return BaseSessionManager(manager, health_monitor=monitor)
+
+
+def container_of(session: SessionProxy) -> str:
+    id = session.get_info().container_id
+    assert id is not None
+    return id
 
 
 def marked(session: SessionProxy) -> bool:

@@ -56,7 +56,6 @@ def use(open_session: OpenSession, user_id: str, session_id: str) -> tuple[str, 
 def test_ids_that_look_alike_each_have_their_own_container_and_workspace(
     open_session: OpenSession, engine: Engine
 ) -> None:
-    """ID-01."""
     found = {id: use(open_session, "bob", id) for id in ALIKE}
 
     for kind in zip(*found.values(), strict=True):
@@ -113,7 +112,6 @@ def test_a_new_manager_finds_a_session_with_an_odd_id(
 def test_an_id_that_cannot_be_is_refused_and_nothing_is_made(
     sessions: BaseSessionManager, engine: Engine, id: str
 ) -> None:
-    """ID-04."""
     with pytest.raises(InvalidInput, match="user_id"):
         sessions.create_session(id, "123", long_config())
     with pytest.raises(InvalidInput, match="session_id"):

@@ -20,8 +20,6 @@ from tests.support.run import IN_RUNNER
 
 pytestmark = pytest.mark.integration
 
-AGENT = "/run/podkit"
-
 
 def mounts_of(engine: Engine, session: SessionProxy) -> dict[str, dict[str, Any]]:
     """The mounts of a session's container, by target."""
@@ -34,7 +32,7 @@ def test_the_workspace_is_the_sessions_own_directory(
 ) -> None:
     mounts = mounts_of(engine, open_session())
 
-    assert mounts.keys() == {"/workspace", AGENT}
+    assert mounts.keys() == {"/workspace"}
     assert mounts["/workspace"]["Source"] == str(workspace_host / "workspaces" / "bob" / "123")
     assert (mounts["/workspace"]["Type"], mounts["/workspace"]["RW"]) == ("bind", True)
 
@@ -195,33 +193,6 @@ def test_a_workspace_in_a_volume_may_be_removed_with_the_session(
 
     assert open_session(on=in_volume).execute_command("ls -A").stdout == ""
     assert other.read_file("file") == "theirs"
-
-
-def test_removing_a_workspace_keeps_what_a_configuration_mounts_below_it(
-    open_session: OpenSession, in_volume: BaseSessionManager, workspace: Path, workspace_host: Path
-) -> None:
-    (workspace / "mine").mkdir()
-    (workspace / "mine/kept").write_text("kept")
-    mount = Mount(source=workspace_host / "mine", target="/workspace/data/in")
-    session = open_session(long_config(volumes=[mount]), on=in_volume)
-    session.execute_command("touch a data/b data/in/c")
-
-    session.close(remove_workspace=True)
-
-    assert (workspace / "mine/kept").read_text() == "kept"
-    assert open_session(on=in_volume).execute_command("find . -type f").stdout == ""
-
-
-def test_a_workspace_is_removed_whatever_a_command_did_to_the_images_programs(
-    open_session: OpenSession, in_volume: BaseSessionManager, engine: Engine
-) -> None:
-    session = open_session(on=in_volume)
-    session.execute_command("touch file; rm -f $(command -v rm) $(command -v sh)")
-
-    session.close(remove_workspace=True)
-
-    assert engine.names() == []
-    assert open_session(on=in_volume).execute_command("ls -A").stdout == ""
 
 
 def test_a_volume_that_does_not_exist_is_made(backend: DockerBackend, prefix: str, engine: Engine) -> None:

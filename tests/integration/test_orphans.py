@@ -159,7 +159,6 @@ def test_another_prefix_is_never_touched(
 def test_a_container_whose_labels_do_not_prove_that_it_is_ours_is_never_touched(
     engine: Engine, cleaner: OrphanContainerCleaner, removals: Removals, labels: dict[str, str]
 ) -> None:
-    """RC-04."""
     made = {key: value.format(prefix=engine.prefix) for key, value in labels.items()}
     other = engine.container(["true"], name=f"{engine.prefix}-bob-123-aaaaaaaaaaaaaaaa", labels=made)
     other.wait()
@@ -175,7 +174,6 @@ def test_a_container_whose_labels_do_not_prove_that_it_is_ours_is_never_touched(
 def test_a_foreign_container_is_reported_once(
     engine: Engine, cleaner: OrphanContainerCleaner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RC-04."""
     labels = {"podkit.schema": "99", "podkit.prefix": engine.prefix}
     name = engine.container(["true"], labels=labels).name
     assert eventually(lambda: engine.state(str(name)) == "exited")
@@ -190,7 +188,6 @@ def test_a_foreign_container_is_reported_once(
 def test_a_container_with_a_garbled_owner_or_configuration_is_no_crash(
     open_session: OpenSession, engine: Engine, cleaner: OrphanContainerCleaner
 ) -> None:
-    """RC-04."""
     session = open_session()
     name = session.get_info().container_name
     labels = engine.inspect(name)["Config"]["Labels"] | {"podkit.owner": "{", "podkit.config": "\x00"[:0] + "nonsense"}

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.integration
 def test_a_full_life_of_podkit_leaves_the_users_own_things_alone(
     open_session: OpenSession, manager: SimpleContainerManager, backend: DockerBackend, prefix: str, engine: Engine
 ) -> None:
-    """RC-06."""
     stopped = engine.container(["true"])
     stopped.wait()
     created = engine.container(start=False)

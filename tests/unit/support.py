@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from podkit.backends.base import Privileges, WorkloadInfo, WorkloadSpec
+from podkit.backends.base import WorkloadInfo, WorkloadSpec
 from podkit.core.events import PodkitEventHandler
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus, Session
@@ -138,7 +138,7 @@ def make_spec(name: str = "unit-x", **changes: Any) -> WorkloadSpec:
         "cpu_limit": 1.0,
         "memory_bytes": 512 << 20,
         "pids_limit": 256,
-        "privileges": Privileges(["CHOWN"]),
+        "capabilities": ["CHOWN"],
         "init": True,
     }
     return WorkloadSpec(name=name, **(values | changes))

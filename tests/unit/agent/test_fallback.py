@@ -58,19 +58,6 @@ def leave_a_child(run: Invocation) -> Steps:
     return 4
 
 
-def leave_a_child_that_prints(run: Invocation) -> Steps:
-    """End at once, with a child in the background that never stops printing."""
-
-    def child() -> Steps:
-        while True:
-            yield "more "
-            yield Pause(0.01)
-
-    yield "mine "
-    yield Background(child())
-    return 4
-
-
 def half_characters(run: Invocation) -> Steps:
     for byte in "é🙂\n".encode():
         yield bytes([byte])
@@ -98,7 +85,6 @@ PROGRAMS = {
     "talk": talk,
     "hang": hang,
     "leave-a-child": leave_a_child,
-    "chatty-child": leave_a_child_that_prints,
     "half-characters": half_characters,
     "count": count_input,
     "ignore": ignore_input,
@@ -183,13 +169,6 @@ def test_the_last_words_of_a_command_are_read_though_a_child_holds_its_pipes(
     fake.programs["speak-late"] = speak_late
     fake.interpose("exit_code", lambda: time.sleep(0.05))
     assert "last words" in engine_exec.run(id, request(["speak-late"])).stdout.text
-
-
-def test_the_end_of_a_command_is_seen_though_a_child_of_it_prints_on_and_on(engine_exec: EngineExec, id: str) -> None:
-    with within(10):
-        outcome = engine_exec.run(id, request(["chatty-child"]))
-    assert outcome.exit_code == 4
-    assert outcome.stdout.text.startswith("mine ")
 
 
 def test_directory_user_environment_and_input_reach_the_command(engine_exec: EngineExec, id: str) -> None:
@@ -406,18 +385,6 @@ def test_a_command_is_never_sent_twice(
     with pytest.raises(CommandInterrupted):
         engine_exec.run(id, request(["talk"]))
     assert fake.calls.count("open_stream") == 1
-
-
-@pytest.mark.parametrize("error", [EngineUnavailable("cut"), EngineTimeout("late"), KeyboardInterrupt()])
-def test_a_command_that_may_have_been_started_is_ended(
-    fake: FakeBackend, engine_exec: EngineExec, id: str, error: BaseException
-) -> None:
-    before = inspected(fake, id).started_at
-    fake.fail("open_stream", error)  # type: ignore[arg-type]  # Ctrl-C is no Exception
-    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else CommandInterrupted):
-        engine_exec.run(id, request(["hang"]))
-    assert commands_in(fake, id) == []
-    assert inspected(fake, id).started_at != before
 
 
 # --- before anything was run -----------------------------------------------------------------------

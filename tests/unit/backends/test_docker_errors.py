@@ -11,7 +11,7 @@ import pytest
 import requests.exceptions
 import urllib3.exceptions
 
-from podkit.backends import _docker_sdk
+from podkit.backends import docker as podkit_docker
 from podkit.errors import (
     ContainerNotFound,
     EngineError,
@@ -32,7 +32,7 @@ def classes(module: ModuleType) -> list[type[Exception]]:
 def crossed(error: Exception) -> BaseException:
     """What a caller of the backend sees of an error of the SDK."""
     try:
-        with _docker_sdk.sdk_errors("doing something"):
+        with podkit_docker._errors("doing something"):
             raise error
     except BaseException as exc:  # noqa: BLE001 - whatever it is, it is looked at
         return exc
@@ -60,7 +60,7 @@ def test_there_are_classes_to_look_at() -> None:
 
 @pytest.mark.parametrize("error", SDK)
 def test_the_table_has_every_class_of_the_sdk(error: type[Exception]) -> None:
-    assert any(base in _docker_sdk.ERRORS for base in error.__mro__)
+    assert any(base in podkit_docker.ERRORS for base in error.__mro__)
 
 
 @pytest.mark.parametrize("error", SDK)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from podkit.backends._docker_json import container_request, published_ports, workload_info, workload_row
-from podkit.backends.base import Confinement, Privileges
 from podkit.core.models import ContainerStatus
 from tests.unit.support import make_spec
 
@@ -32,7 +31,7 @@ def test_half_a_core_is_a_quota_of_half_a_period() -> None:
 
 
 def test_a_container_keeps_the_named_capabilities_alone_and_gains_no_privileges() -> None:
-    host = request(privileges=Privileges(["CHOWN"]))["HostConfig"]
+    host = request(capabilities=["CHOWN"])["HostConfig"]
     assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], ["CHOWN"])
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert not host.get("Privileged")
@@ -66,78 +65,6 @@ def test_an_empty_entrypoint_removes_the_images() -> None:
 def test_the_first_network_replaces_the_default_one() -> None:
     assert request(networks=["front", "back"])["HostConfig"]["NetworkMode"] == "front"
     assert "NetworkMode" not in request()["HostConfig"]
-
-
-def confinement(**host: Any) -> Confinement:
-    """What is read back of these settings."""
-    data = {"Id": "x", "Name": "/x", "State": STATE, "Config": {}, "NetworkSettings": {}, "HostConfig": host}
-    return workload_info(data).confinement
-
-
-def test_what_was_asked_for_is_read_back() -> None:
-    asked = make_spec(cpu_limit=1.5, memory_bytes=64 << 20, pids_limit=100, privileges=Privileges(["CHOWN", "KILL"]))
-    host = container_request(asked, [], [])["HostConfig"]
-    assert confinement(**host, Runtime="runc") == Confinement(
-        cpu_limit=1.5,
-        memory_bytes=64 << 20,
-        swap=False,
-        pids_limit=100,
-        capabilities=("CHOWN", "KILL"),
-        no_new_privileges=True,
-        runtime="runc",
-    )
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        {},
-        {"CpuQuota": 0, "Memory": 0, "MemorySwap": 0, "PidsLimit": None, "CapDrop": None, "SecurityOpt": None},
-        {"CpuQuota": -1, "MemorySwap": -1, "PidsLimit": -1, "CapAdd": ["KILL"], "SecurityOpt": ["apparmor=x"]},
-        {"PidsLimit": 0, "CapDrop": ["ALL"], "CapAdd": ["ALL"]},
-        {"SecurityOpt": ["no-new-privileges:false"]},
-    ],
-    ids=str,
-)
-def test_what_the_engine_does_not_limit_is_not_claimed(host: dict[str, Any]) -> None:
-    assert confinement(**host) == Confinement()
-
-
-def test_what_opens_a_container_is_read_back_too() -> None:
-    asked = make_spec(
-        privileges=Privileges(["KILL"], new_privileges=True, unfiltered=True, privileged=True, host_namespaces=["pid"]),
-        networks=["host"],
-        ports=[80],
-        publish_address="0.0.0.0",
-        runtime="runsc",
-    )
-    found = confinement(**container_request(asked, [], [])["HostConfig"])
-    assert (found.capabilities, found.no_new_privileges, found.unfiltered, found.privileged) == (
-        None,
-        False,
-        True,
-        True,
-    )
-    assert (found.host_namespaces, found.publish_addresses, found.runtime) == (
-        ("network", "pid"),
-        ("0.0.0.0",),
-        "runsc",
-    )
-
-
-def test_a_workload_that_cannot_write_to_its_root_has_directories_in_memory_of_its_users() -> None:
-    host = request(read_only_root=True, in_memory=["/tmp"], user="65534:65534", memory_bytes=64 << 20)["HostConfig"]
-    assert host["ReadonlyRootfs"]
-    assert host["Tmpfs"] == {"/tmp": "rw,exec,nosuid,nodev,mode=1777,size=33554432,uid=65534,gid=65534"}
-
-
-def test_limits_in_other_words_are_read_too() -> None:
-    found = confinement(
-        NanoCpus=500_000_000, Memory=100, MemorySwap=200, CapDrop=["all"], CapAdd=["CAP_KILL"],
-        SecurityOpt=["no-new-privileges:true"],
-    )  # fmt: skip
-    assert (found.cpu_limit, found.swap, found.capabilities) == (0.5, True, ("KILL",))
-    assert found.no_new_privileges
 
 
 # --- reading ---------------------------------------------------------------------------------------

@@ -123,14 +123,10 @@ def test_a_command_that_runs_has_no_exit_code(
         ('exec: "nope": executable file not found in $PATH: unknown', 127, 127),
         ('exec: "/nope": stat /nope: no such file or directory: unknown', 127, 127),
         ('exec: "/etc/passwd": permission denied: unknown', 126, 126),
-        ('exec: "/tmp/loop": stat /tmp/loop: too many levels of symbolic links', 126, 126),
-        ('exec: "/xxx": file name too long', 126, 126),
-        ("OCI runtime exec failed: exec failed: cannot exec in a stopped container", 128, None),
-        ("namespace path: lstat /proc/31656/ns/ipc: no such file or directory", 127, None),
     ],
 )
 def test_a_program_that_could_not_be_started_is_told_from_one_that_ended_so(
-    server: EngineServer, backend: DockerBackend, said: str, code: int, result: int | None
+    server: EngineServer, backend: DockerBackend, said: str, code: int, result: int
 ) -> None:
     expect_exec(server, UPGRADE + frame(said.encode()), hang_up, ended={"ExitCode": code, "Pid": 0})
     with pytest.raises(NotStarted) as caught:
@@ -140,19 +136,12 @@ def test_a_program_that_could_not_be_started_is_told_from_one_that_ended_so(
     assert run(backend)[1] == code
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "unable to find user bob: no matching entries",
-        "chdir to cwd (/nope) failed",
-        "uids and gids must be in range 0-2147483647",
-    ],
-)
+@pytest.mark.parametrize("said", ["unable to find user bob: no matching entries", "chdir to cwd (/nope) failed"])
 def test_a_user_or_directory_that_does_not_exist_is_bad_input(
     server: EngineServer, backend: DockerBackend, said: str
 ) -> None:
     expect_exec(server, UPGRADE + frame(said.encode()), hang_up, ended={"ExitCode": 126, "Pid": 0})
-    with pytest.raises(InvalidInput, match=r"user|working_dir"):
+    with pytest.raises(InvalidInput, match=r"user|cwd"):
         run(backend)
 
 

@@ -176,15 +176,6 @@ def test_a_unix_socket_is_dialled(tmp_path: Path) -> None:
         assert connection.family == socket.AF_UNIX
 
 
-def test_a_unix_socket_holds_more_than_others_do(tmp_path: Path) -> None:
-    with (
-        listener_at(tmp_path / "s") as usual,
-        dial(Endpoint(f"unix://{tmp_path}/s", "test"), Deadline.after(1)) as connection,
-    ):
-        sizes = [one.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for one in (usual, connection)]
-    assert sizes[0] < sizes[1]
-
-
 def test_a_socket_that_is_not_there_is_refused_in_the_kernels_words(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         dial(Endpoint(f"unix://{tmp_path}/none", "test"), Deadline.after(1))

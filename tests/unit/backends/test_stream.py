@@ -12,8 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from podkit.backends._http import Refused
-from podkit.backends._stream import SocketStream, open_raw_stream
+from podkit.backends._stream import Refused, SocketStream, open_raw_stream
 from podkit.backends.base import Chunk, Stream
 from podkit.errors import EngineError, EngineTimeout, EngineUnavailable, PodkitError
 from podkit.utils._deadline import Deadline

@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,22 +63,18 @@ def random_pairs() -> list[tuple[str, str]]:
 
 
 def test_ten_thousand_random_pairs_have_as_many_names() -> None:
-    """B1."""
     assert len({Identity.of("p", *pair).name for pair in random_pairs()}) == PAIRS
 
 
 def test_ten_thousand_random_pairs_have_as_many_sets_of_labels() -> None:
-    """B1."""
     assert len({tuple(Identity.of("p", *pair).labels.items()) for pair in random_pairs()}) == PAIRS
 
 
 def test_ten_thousand_random_pairs_have_as_many_workspaces_also_where_case_is_folded() -> None:
-    """B1."""
     assert len({str(get_workspace_path("/srv", *pair)).casefold() for pair in random_pairs()}) == PAIRS
 
 
 def test_control_a_lossy_cleaning_gives_seven_ids_one_name() -> None:
-    """B1, the control."""
     assert len({re.sub("[^a-z0-9]+", "-", id.lower()) for id in SEVEN}) == 1
     assert len({Identity.of("p", id, "s").name for id in SEVEN}) == 7
 
@@ -93,7 +90,6 @@ def test_prefixes_do_not_run_into_ids() -> None:
 
 
 def test_long_ids_that_differ_at_their_end_have_different_names_of_at_most_63() -> None:
-    """ID-03."""
     ids = ["x" * 250 + end * 50 for end in "ab"]
     names = {Identity.of("p", id, "s").name for id in ids} | {Identity.of("p", "u", id).name for id in ids}
     assert len(names) == 4
@@ -198,20 +194,20 @@ def test_an_owner_is_read_back_from_its_label() -> None:
 def test_a_process_that_ended_is_a_dead_owner() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert _identity.this_owner()._replace(pid=child.pid).alive() is False
+    assert replace(_identity.this_owner(), pid=child.pid).alive() is False
 
 
 def test_an_owner_whose_pid_was_reused_is_dead() -> None:
     owner = _identity.this_owner()
-    assert owner._replace(started=str(int(owner.started) - 1)).alive() is False
+    assert replace(owner, started=str(int(owner.started) - 1)).alive() is False
 
 
 def test_an_owner_on_another_machine_is_unknown() -> None:
-    assert _identity.this_owner()._replace(host="elsewhere").alive() is None
+    assert replace(_identity.this_owner(), host="elsewhere").alive() is None
 
 
 def test_an_owner_without_a_start_time_is_unknown() -> None:
-    assert _identity.this_owner()._replace(started="").alive() is None
+    assert replace(_identity.this_owner(), started="").alive() is None
 
 
 def test_a_forked_child_is_another_owner() -> None:
@@ -247,7 +243,7 @@ def test_a_garbled_owner_is_none(label: str) -> None:
 
 @pytest.mark.parametrize("pid", [0, -1, 2**40])
 def test_an_impossible_pid_is_no_living_owner(pid: int) -> None:
-    assert _identity.this_owner()._replace(pid=pid).alive() is False
+    assert replace(_identity.this_owner(), pid=pid).alive() is False
 
 
 # --- configurations --------------------------------------------------------------------------------

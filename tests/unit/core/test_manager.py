@@ -243,15 +243,6 @@ def test_a_mount_that_cannot_be_right_costs_no_engine_call(
     assert recorder.names == ["on_container_creating", "on_container_creation_failed"]
 
 
-def test_whoever_made_the_workspace_the_hosts_other_users_are_kept_out(fake: FakeBackend, tmp_path: Path) -> None:
-    manager = OwnMounts(fake, PREFIX, tmp_path)
-    workspace = tmp_path / "workspaces/bob/1"
-    workspace.mkdir(parents=True)
-    manager.mounts = [{"Type": "bind", "Source": str(workspace), "Target": "/workspace"}]
-    start(manager)
-    assert [path.stat().st_mode & 0o777 for path in workspace.parents[:2]] == [0o700, 0o700]
-
-
 def test_a_second_mount_on_the_workspace_is_refused_and_leaves_no_directory(
     fake: FakeBackend, manager: SimpleContainerManager
 ) -> None:

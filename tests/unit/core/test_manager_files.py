@@ -12,7 +12,6 @@ from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, Mount
 from podkit.errors import (
     ContainerNotRunning,
-    EngineError,
     FileMissing,
     FileTooLarge,
     InvalidInput,
@@ -21,7 +20,6 @@ from podkit.errors import (
     PodkitError,
 )
 from podkit.testing import FakeBackend
-from podkit.utils import _hostfs
 from tests.unit.support import PATHS_THAT_LEAVE, PREFIX
 
 WHO = ("bob", "1")
@@ -97,7 +95,6 @@ def test_other_users_of_the_host_cannot_enter_the_workspaces(workspace: Path) ->
 def test_a_path_that_leaves_is_refused_and_makes_nothing(
     fake: FakeBackend, manager: SimpleContainerManager, id: str, workspace: Path, path: str
 ) -> None:
-    """FS-01."""
     with pytest.raises(InvalidInput):
         manager.write_file(id, path, "x", *WHO)
     with pytest.raises(InvalidInput):
@@ -220,48 +217,9 @@ def test_a_workspace_is_removed_with_all_that_is_in_it(
     manager: SimpleContainerManager, id: str, workspace: Path
 ) -> None:
     manager.write_file(id, "a/b/c", "x", *WHO)
-    for _ in range(2):
-        with manager.removing_workspace(*WHO):
-            assert not workspace.exists()
-    assert not workspace.parent.exists()
-
-
-def test_a_workspace_whose_container_cannot_be_removed_stays(
-    manager: SimpleContainerManager, id: str, workspace: Path
-) -> None:
-    manager.write_file(id, "a/b/c", "x", *WHO)
-    with pytest.raises(EngineError), manager.removing_workspace(*WHO):
-        raise EngineError("no")
-    assert (workspace / "a/b/c").read_text() == "x"
-
-
-def test_a_workspace_that_is_made_anew_while_it_goes_stays(
-    manager: SimpleContainerManager, id: str, workspace: Path
-) -> None:
-    manager.write_file(id, "old", "x", *WHO)
-    with manager.removing_workspace(*WHO):
-        manager.write_file(id, "new", "y", *WHO)
-    assert os.listdir(workspace) == ["new"]
-    assert [path.name for path in workspace.parent.iterdir()] == [workspace.name]
-
-
-def test_what_a_killed_process_had_set_aside_goes_with_the_next_removal(
-    manager: SimpleContainerManager, id: str, workspace: Path
-) -> None:
-    manager.write_file(id, "a/b/c", "x", *WHO)
-    _hostfs.set_aside(workspace)
-    with manager.removing_workspace(*WHO):
-        pass
-    assert not workspace.parent.exists()
-
-
-def test_a_workspace_that_was_lost_is_made_again_as_it_was_made_at_first(
-    manager: SimpleContainerManager, id: str, workspace: Path
-) -> None:
-    before = [path.stat().st_mode for path in (workspace, workspace.parent, workspace.parent.parent)]
-    _hostfs.remove_tree(workspace.parent.parent)
-    manager.write_file(id, "file", "x", *WHO)
-    assert [path.stat().st_mode for path in (workspace, workspace.parent, workspace.parent.parent)] == before
+    manager.remove_workspace(*WHO)
+    manager.remove_workspace(*WHO)
+    assert not workspace.exists()
 
 
 def test_emptying_a_workspace_that_cannot_be_emptied_is_an_error(

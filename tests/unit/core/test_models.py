@@ -31,14 +31,10 @@ def test_a_configuration_without_arguments_has_the_documented_defaults(monkeypat
         "volumes": [],
         "user": None,
         "working_dir": "/workspace",
-        "profile": "standard",
-        "allow_unsafe": [],
-        "runtime": None,
     }
     assert {name: found[name] for name in documented} == documented
     assert set(found) - set(documented) == {
         "pids_limit",
-        "publish_address",
         "startup_verification",
         "session_inactivity_timeout_seconds",
     }
@@ -132,12 +128,6 @@ def test_a_failed_result_without_stderr_ends_in_its_last_line_of_stdout() -> Non
         ProcessResult(exit_code=1, stdout="...\n2 failed\n").check()
 
 
-def test_a_failed_check_names_the_command_and_ends_without_a_colon_where_nothing_was_printed() -> None:
-    with pytest.raises(CommandFailed) as caught:
-        ProcessResult(exit_code=2, command="make test").check()
-    assert str(caught.value) == "the command 'make test' ended with exit code 2"
-
-
 def test_a_failed_check_can_be_pickled_with_its_result() -> None:
     with pytest.raises(CommandFailed) as caught:
         ProcessResult(exit_code=3).check()
@@ -181,13 +171,6 @@ def test_the_last_activity_that_a_session_is_made_with_counts() -> None:
         user_id="u", session_id="s", container_name="n", config=ContainerConfig(), last_active_at=ago(3601)
     )
     assert session.is_expired()
-
-
-def test_touching_a_session_makes_it_active_now(session: Session) -> None:
-    session.last_active_at = ago(101)
-    session.touch()
-    assert not session.is_expired()
-    assert session.last_active_at > ago(1)
 
 
 def test_assigning_anything_else_leaves_the_idle_clock_alone(session: Session) -> None:

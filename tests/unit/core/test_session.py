@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from podkit.core.manager import SimpleContainerManager
-from podkit.core.models import ContainerConfig, ContainerStatus, Mount
+from podkit.core.models import ContainerConfig, ContainerStatus
 from podkit.core.session import BaseSessionManager
 from podkit.errors import (
     EngineError,
-    FileError,
     NotText,
     SessionConflict,
     SessionNotFound,
@@ -249,38 +248,6 @@ def test_closing_may_remove_the_workspace(sessions: BaseSessionManager) -> None:
     sessions.close_session("bob", "1", remove_workspace=True)
     assert session.data_dir is not None
     assert not session.data_dir.exists()
-
-
-def test_the_workspace_of_a_session_that_was_closed_before_can_still_be_removed(
-    sessions: BaseSessionManager, workspace_base: Path
-) -> None:
-    directory = sessions.create_session("bob", "1").data_dir
-    sessions.write_file("bob", "1", "secret", "x")
-    sessions.close_session("bob", "1")
-    assert directory is not None
-    assert directory.exists()
-    for _ in range(2):
-        sessions.close_session("bob", "1", remove_workspace=True)
-        assert not directory.exists()
-
-
-def test_closing_never_removes_what_a_configuration_mounts(fake: FakeBackend) -> None:
-    sessions = BaseSessionManager(SimpleContainerManager(fake, PREFIX, None))
-    sessions.create_session("bob", "1", ContainerConfig(volumes=[Mount(source="/srv", target="/workspace")]))
-    fake.calls.clear()
-    sessions.close_session("bob", "1", remove_workspace=True)
-    assert "open_stream" not in fake.calls
-    assert names_on(fake) == []
-
-
-def test_a_workspace_that_cannot_be_emptied_does_not_keep_the_container(fake: FakeBackend) -> None:
-    sessions = BaseSessionManager(SimpleContainerManager(fake, PREFIX, None, volume_name="shared"))
-    sessions.create_session("bob", "1")
-    fake.programs["sh"] = lambda process: 1
-    with pytest.raises(FileError):
-        sessions.close_session("bob", "1", remove_workspace=True)
-    assert names_on(fake) == []
-    assert sessions.get_session("bob", "1") is None
 
 
 def test_closing_a_session_whose_container_is_gone_is_no_error(

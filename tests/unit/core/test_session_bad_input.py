@@ -51,7 +51,6 @@ def test_bad_input_costs_no_engine_call(
 def test_a_path_that_leaves_costs_no_engine_call(
     fake: FakeBackend, sessions: BaseSessionManager, manager: SimpleContainerManager, path: str, known: bool
 ) -> None:
-    """FS-01."""
     sessions.create_session("bob", "1")
     asked = sessions if known else another(manager)
     fake.calls.clear()

@@ -111,27 +111,6 @@ def test_an_entry_that_another_thread_holds_is_waited_for_until_the_callers_dead
     thread.join()
 
 
-def test_a_session_is_at_rest_while_no_other_thread_holds_it(table: SessionTable) -> None:
-    assert table.at_rest("bob", "1") is None
-    seen: list[SessionEntry | None] = []
-
-    def look() -> None:
-        seen.append(table.at_rest("bob", "1"))
-
-    with table.locked("bob", "1") as entry:
-        entry.session = a_session()
-        thread = threading.Thread(target=look)
-        thread.start()
-        thread.join()
-    look()
-    assert seen == [None, entry]
-
-
-def test_an_entry_without_a_session_is_not_at_rest(table: SessionTable) -> None:
-    with table.locked("bob", "1"):
-        assert table.at_rest("bob", "1") is None
-
-
 def test_an_entry_is_in_use_inside_the_block_and_idle_only_from_its_end_on(table: SessionTable) -> None:
     entry = SessionEntry("bob", "1")
     entry.session = a_session()

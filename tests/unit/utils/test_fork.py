@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
-from podkit.agent.commands import CommandRequest
-from podkit.agent.execution import Execution
 from podkit.core._ports import PortPool
-from podkit.core.command import Command
 from podkit.core.session import BaseSessionManager
-from podkit.errors import CommandInterrupted
 from podkit.monitors.base import BaseThreadMonitor
 from podkit.testing import FakeBackend
 from podkit.utils._fork import renew_after_fork
-from tests.support.agent import soon
-from tests.unit.agent.local import local_commands
 from tests.unit.support import in_child
 
 
@@ -134,57 +126,6 @@ def test_a_port_pool_works_in_a_forked_child() -> None:
 
     with held_by_another_thread(pool._lock):
         in_child(act)
-
-
-@pytest.fixture
-def running() -> Iterator[Execution]:
-    """A command of an agent that is a process here: it reads what it is given, and prints it."""
-    with local_commands() as commands:
-        execution = commands.prepare("", CommandRequest(argv=["/bin/cat"], input=b""), "")
-        execution.start(soon())
-        yield execution
-
-
-USES: dict[str, Callable[[Command], object]] = {
-    "wait": lambda command: command.wait(),
-    "wait a little": lambda command: command.wait(0.01),
-    "poll": lambda command: command.poll(),
-    "iterate": lambda command: list(command),
-    "write": lambda command: command.stdin.write("theirs"),
-    "end the input": lambda command: command.stdin.close(),
-    "signal": lambda command: command.terminate(),
-    "kill": lambda command: command.kill(),
-}
-LOCKS: dict[str, Callable[[Execution], Any]] = {
-    "taking": lambda execution: execution._taking,
-    "reading": lambda execution: execution._channel._reading,
-    "sending": lambda execution: execution._channel._sending,
-    "state": lambda execution: execution._channel._state,
-    "output": lambda execution: execution._call._lock,
-}
-
-
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("lock", LOCKS)
-def test_a_command_of_the_parent_is_an_error_in_the_child_and_goes_on(running: Execution, use: str, lock: str) -> None:
-    command = Command(running)
-
-    def act() -> None:
-        with pytest.raises(CommandInterrupted, match="forked from"):
-            USES[use](command)
-
-    with held_by_another_thread(LOCKS[lock](running)):
-        in_child(act)
-    command.stdin.write("ours")
-    command.stdin.close()
-    assert command.wait(20).check().stdout == "ours"
-
-
-@pytest.mark.parametrize("lock", LOCKS)
-def test_a_child_leaves_the_block_of_its_parents_command_without_a_word(running: Execution, lock: str) -> None:
-    with Command(running) as command, held_by_another_thread(LOCKS[lock](running)):
-        in_child(lambda: command.__exit__(None, None, None))
-        assert command.poll() is None
 
 
 class Monitor(BaseThreadMonitor):

@@ -126,9 +126,8 @@ def test_a_file_that_vanishes_during_the_removal_does_not_end_it(tmp_path: Path)
         tree.mkdir()
         for file in range(400):
             (tree / f"f{file}").touch()
-        files = sorted(tree.iterdir())  # not in the thread: the whole tree may be gone by then
         others = threading.Thread(
-            daemon=True, target=lambda files=files: [path.unlink(missing_ok=True) for path in files]
+            daemon=True, target=lambda tree=tree: [path.unlink(missing_ok=True) for path in sorted(tree.iterdir())]
         )
         others.start()
         _hostfs.remove_tree(tree)

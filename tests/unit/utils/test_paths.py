@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -10,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from podkit.errors import FileError, InvalidInput, IsADirectory, NotAFile, PathEscape, PathNotMapped
+from podkit.errors import FileError, InvalidInput, NotAFile, PathEscape, PathNotMapped
 from podkit.utils.paths import (
     container_to_host_path,
     get_workspace_path,
     host_to_container_path,
     resolve_container_path,
-    resolve_file_path,
     write_to_mounted_path,
 )
 from tests.unit.support import PATHS_THAT_LEAVE
@@ -66,7 +64,6 @@ def test_a_relative_path_starts_at_the_workspace(path: Any, absolute: str) -> No
 
 @pytest.mark.parametrize("path", PATHS_THAT_LEAVE, ids=lambda path: path[:20])
 def test_a_path_that_leaves_is_refused(path: str) -> None:
-    """FS-01."""
     with pytest.raises(InvalidInput):
         resolve_container_path(path)
 
@@ -77,18 +74,6 @@ def test_a_path_with_dots_that_leave_is_an_escape_and_the_message_names_it(path:
         resolve_container_path(path)
     assert repr(path) in str(caught.value)
     assert "'..'" in str(caught.value)
-
-
-@pytest.mark.parametrize("path", ["new/", "a/b//", "new/.", ".", "/", "a/b/..", Path()])
-def test_a_path_that_ends_as_a_directorys_does_is_no_file_to_write(path: str | Path) -> None:
-    with pytest.raises(IsADirectory, match="give the whole path of the file") as caught:
-        resolve_file_path(path)
-    assert (caught.value.errno, caught.value.filename) == (errno.EISDIR, str(resolve_container_path(path)))
-
-
-@pytest.mark.parametrize("path", ["new", "a/b", "./new", ".hidden", "a..", "/a//b", Path("new/")])
-def test_any_other_path_may_be_a_file_to_write(path: str | Path) -> None:
-    assert resolve_file_path(path) == resolve_container_path(path)
 
 
 # --- translation -----------------------------------------------------------------------------------
@@ -112,14 +97,12 @@ def test_a_path_inside_is_translated_to_the_host(inside: str, host: str) -> None
 
 @pytest.mark.parametrize("path", ["/workspace-evil", "/workspace-evil/x", "/workspac", "/", "/etc", "/x/workspace/y"])
 def test_a_path_beside_the_mount_is_not_mapped(path: str) -> None:
-    """FS-16."""
     with pytest.raises(PathNotMapped, match="is not below /workspace"):
         container_to_host_path(path, "/workspace", HOST)
 
 
 @pytest.mark.parametrize("path", ["/workspace/../etc", "../etc", "/workspace/a/../../etc"])
 def test_a_path_that_leaves_the_mount_by_dots_is_refused(path: str) -> None:
-    """FS-16."""
     with pytest.raises(PathEscape):
         container_to_host_path(path, "/workspace", HOST)
 
@@ -140,7 +123,6 @@ def test_a_path_on_the_host_is_translated_to_the_one_inside(host: Any, inside: s
 
 @pytest.mark.parametrize("path", ["/srv/ws/bob/1234", "/srv/ws/bob/12", "/srv/ws/bob", "/etc", "/"])
 def test_a_path_beside_the_workspace_is_not_mapped(path: str) -> None:
-    """FS-16."""
     with pytest.raises(PathNotMapped, match="is not below"):
         host_to_container_path(path, "/workspace", HOST)
 
@@ -196,7 +178,6 @@ def test_a_file_is_written_at_its_place_on_the_host(tmp_path: Path, to_host: Any
 
 
 def test_a_file_in_a_mount_inside_of_a_mount_lands_in_the_inner_one(tmp_path: Path, to_host: Any) -> None:
-    """FS-16."""
     write_to_mounted_path("/workspace/shared/x", "1", to_host)
     assert (tmp_path / "shared/x").read_text() == "1"
     assert list((tmp_path / "ws").iterdir()) == []

@@ -34,6 +34,7 @@ from podkit.errors import CommandFailed, InvalidInput
 DEFAULT_IMAGE = "python:3.11-alpine"
 DEFAULT_WORKING_DIR = "/workspace"
 TIMEOUT_EXIT_CODE = 124
+_UID_MAXIMUM = (1 << 31) - 1  # engines refuse more, and only once the command is to start
 """The exit code of a command that was over its time, as of coreutils' `timeout`."""
 
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
@@ -341,8 +342,12 @@ def check_config(value: object) -> ContainerConfig:
 def check_user(value: object) -> str:
     """Accept a user as `name`, `uid` or `uid:gid`."""
     user = _checks.check_text(value, "user")
-    if not user or any(char.isspace() for char in user):
+    parts = user.split(":")
+    if not all(parts) or len(parts) > 2 or any(char.isspace() for char in user):
         raise InvalidInput(f"user={_checks.shown(user)}: pass a name, 'uid' or 'uid:gid', or None for the image's user")
+    for part in parts:
+        if part.startswith("-") or (part.isdecimal() and int(part) > _UID_MAXIMUM):
+            raise InvalidInput(f"user={_checks.shown(user)}: a number lies between 0 and {_UID_MAXIMUM}")
     return user
 
 

@@ -81,6 +81,11 @@ _START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
     (r"docker-init|tini", EngineError, "the engine's init is missing: install it (Debian: apt-get install tini)"),
 ]
 _NOT_RUNNING = re.compile(r"is not running|is paused|is restarting")
+_NEVER_STARTED = 126, 127, 128  # of an exec without a pid: 20.10 says 126, Engine 29 says 127 or 128
+_PROGRAM = 'exec: "'
+_REFUSALS = re.compile(rf"{_PROGRAM}|unable to find (?:user|group)|chdir to cwd")
+_REST_OF_NAME = re.compile(r'(?s)\A(?:[^"\\]|\\.)*"')  # as Go quotes it
+_PROGRAM_MISSING = re.compile(r"executable file not found|no such file or directory")
 _SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
 
 
@@ -407,7 +412,7 @@ class DockerBackend:
         if state["Running"] or state["ExitCode"] is None:
             return None
         code = int(state["ExitCode"])
-        if code in (126, 127) and not state.get("Pid"):
+        if code in _NEVER_STARTED and not state.get("Pid"):
             if output is None:
                 return None  # the engine's reason is still on its way
             raise _not_started(output)
@@ -464,11 +469,15 @@ def _exec_error(status: int | None, doing: str, text: str) -> PodkitError:
 
 
 def _not_started(output: str) -> Exception:
-    """Tell by the engine's text, which it prints as the command's output, why there was no process."""
-    if re.search(r"unable to find (user|group)|chdir to cwd", output):
+    """Tell from the engine's text, which it prints as the command's output, why there was no process.
+
+    Its phrase stands before the caller's words, which it quotes: the first one found is its own. A text without any
+    blames the container, which is ending, whatever file of its own the engine missed.
+    """
+    found = _REFUSALS.search(output)
+    if found is None:
+        return NotStarted(output, exit_code=None)
+    if found[0] != _PROGRAM:
         return InvalidInput(f"the engine refuses the command's user or working_dir: {output}")
-    if re.search(r"executable file not found|no such file or directory", output):
-        return NotStarted(output, exit_code=127)
-    if re.search(r"permission denied|exec format error|is a directory|not a directory|invalid argument", output):
-        return NotStarted(output, exit_code=126)
-    return NotStarted(output, exit_code=None)  # such as a container that ends just now
+    reason = _REST_OF_NAME.sub("", output[found.end() :])
+    return NotStarted(output, exit_code=127 if _PROGRAM_MISSING.search(reason) else 126)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 from podkit.backends.base import WorkloadInfo
@@ -12,6 +13,7 @@ from podkit.utils._deadline import Deadline, wait_until
 
 KILLED = 128 + 9
 _SETTLE_SECONDS = 1.0
+_UNNOTICED_SECONDS = 0.5
 
 
 class Remedy(Enum):
@@ -58,15 +60,33 @@ def look(manager: BaseContainerManager, container_id: str) -> WorkloadInfo | Non
     One that was killed is looked at for up to a second: a process that ends a command by killing its container starts
     it again at once.
     """
+    return _look_until(
+        manager,
+        container_id,
+        lambda info: judge(info) is not Remedy.RECREATE or (info is not None and info.oom_killed),
+        _SETTLE_SECONDS,
+    )
+
+
+def look_for_end(manager: BaseContainerManager, container_id: str) -> WorkloadInfo | None:
+    """Look at a container that could not run a command, for a moment more while the engine says that it runs.
+
+    An engine refuses commands from the end of a container on, and notices that end a little later.
+    """
+    return _look_until(manager, container_id, lambda info: judge(info) is not Remedy.NONE, _UNNOTICED_SECONDS)
+
+
+def _look_until(
+    manager: BaseContainerManager, container_id: str, settled: Callable[[WorkloadInfo | None], bool], seconds: float
+) -> WorkloadInfo | None:
     found: list[WorkloadInfo | None] = []
 
-    def settled() -> bool:
+    def check() -> bool:
         try:
             found.append(manager.inspect_container(container_id))
         except ContainerNotFound:
             found.append(None)
-        info = found[-1]
-        return info is None or judge(info) is not Remedy.RECREATE or info.oom_killed
+        return found[-1] is None or settled(found[-1])
 
-    wait_until(settled, deadline=Deadline.after(_SETTLE_SECONDS), interval=0.1)
+    wait_until(check, deadline=Deadline.after(seconds), interval=0.05)
     return found[-1]

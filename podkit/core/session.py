@@ -14,7 +14,7 @@ from podkit.agent.fallback import GRACE_SECONDS
 from podkit.core._checks import check_content
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import configuration_difference, conflict
-from podkit.core._recovery import Remedy, judge, look, reason
+from podkit.core._recovery import Remedy, judge, look, look_for_end, reason
 from podkit.core._table import BUSY, SessionEntry, SessionTable
 from podkit.core.events import PodkitEventHandler, tell
 from podkit.core.manager import BaseContainerManager, ContainerRecord
@@ -33,7 +33,7 @@ from podkit.utils.paths import resolve_container_path
 
 T = TypeVar("T")
 
-_TRIES = 3  # a container may be lost again between its recovery and the command
+_LOST_SECONDS = 10.0  # how long a container that is lost again and again is brought back, from its first loss on
 FAILURE_KEYS = ("failure_status", "failure_reason", "failure_log")
 
 _logger = logging.getLogger(__name__)
@@ -162,16 +162,15 @@ class BaseSessionManager:
             raise conflict(identity, what, "ask for it without a config")
 
     def _open(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
-        for attempt in range(_TRIES):
+        giving_up: Deadline | None = None
+        while True:
             try:
                 return self._find(entry, config) or self._create(entry, config)
-            except ContainerNotFound:  # another process closes it at the same time
-                if attempt == _TRIES - 1:
+            except (ContainerNotFound, SessionConflict) as exc:
+                # another process closes it at the same time, or has just created it
+                giving_up = giving_up or Deadline.after(_LOST_SECONDS)
+                if giving_up.reached or (isinstance(exc, SessionConflict) and config is not None):
                     raise
-            except SessionConflict:  # it has just been created, in another way than by default: any will do
-                if config is not None or attempt == _TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
 
     def _find(self, entry: SessionEntry, config: ContainerConfig | None) -> Session | None:
         record = self.container_manager.find_container(entry.user_id, entry.session_id, config)
@@ -244,15 +243,18 @@ class BaseSessionManager:
 
         `action` is repeated only where it raised before it sent anything.
         """
+        patience = patience or Deadline.after(None)
+        giving_up: Deadline | None = None
         with entry.using():
-            for attempt in range(_TRIES):
-                container_id = self._ready_container(entry, patience or Deadline.after(None), lost=attempt > 0)
+            while True:
+                container_id = self._ready_container(entry, patience, lost=giving_up is not None)
                 try:
                     return action(container_id)
                 except (ContainerNotFound, ContainerNotRunning):
-                    if attempt == _TRIES - 1:
+                    giving_up = giving_up or patience.at_most(_LOST_SECONDS)
+                    if giving_up.reached:
                         raise
-            raise AssertionError("unreachable")
+                    look_for_end(self.container_manager, container_id)
 
     def _ready_container(self, entry: SessionEntry, patience: Deadline, *, lost: bool) -> str:
         """Give the id of a container that should run; `lost` says that the one that should is known not to."""

@@ -168,11 +168,11 @@ class Contract:
 
     Attributes:
         kind: of the backend; where its known differences are looked up.
-        missing_source: a path that does not exist where the engine is.
+        missing_source: a path that does not exist where the engine is; no other run's, as some engines make it.
     """
 
     kind: ClassVar[str] = ""
-    missing_source: ClassVar[str] = "/podkit-test/no/such/directory"
+    missing_source: ClassVar[str] = f"/podkit-test-{uuid.uuid4().hex}/no/such/directory"
 
     @property
     def known_differences(self) -> Mapping[str, str]:

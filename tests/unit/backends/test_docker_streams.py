@@ -123,6 +123,11 @@ def test_a_command_that_runs_has_no_exit_code(
         ('exec: "nope": executable file not found in $PATH: unknown', 127, 127),
         ('exec: "/nope": stat /nope: no such file or directory: unknown', 127, 127),
         ('exec: "/etc/passwd": permission denied: unknown', 126, 126),
+        ('exec: "/loop": stat /loop: too many levels of symbolic links: unknown', 126, 126),
+        ('exec: "unable to find user": executable file not found in $PATH: unknown', 127, 127),
+        ('exec: "chdir to cwd (no such file or directory": permission denied: unknown', 126, 126),
+        (r'exec: "odd \"\\\": no such file or directory": permission denied: unknown', 126, 126),
+        ('exec: "' + "x" * 4096 + '": file name too long: unknown', 126, 126),  # longer than what is kept of it
     ],
 )
 def test_a_program_that_could_not_be_started_is_told_from_one_that_ended_so(
@@ -136,7 +141,34 @@ def test_a_program_that_could_not_be_started_is_told_from_one_that_ended_so(
     assert run(backend)[1] == code
 
 
-@pytest.mark.parametrize("said", ["unable to find user bob: no matching entries", "chdir to cwd (/nope) failed"])
+@pytest.mark.parametrize("code", [126, 127, 128])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "OCI runtime exec failed: exec failed: unable to start container process: unable to create new parent process: "
+        "namespace path: lstat /proc/77/ns/ipc: no such file or directory: unknown",
+        "OCI runtime exec failed: exec failed: cannot exec in a stopped container: unknown",
+        "OCI runtime exec failed: read init-p: connection reset by peer, permission denied: unknown",
+        "",
+    ],
+)
+def test_an_engines_own_failure_is_never_taken_for_the_programs(
+    server: EngineServer, backend: DockerBackend, said: str, code: int
+) -> None:
+    expect_exec(server, UPGRADE + (frame(said.encode()) if said else b""), hang_up, ended={"ExitCode": code, "Pid": 0})
+    with pytest.raises(NotStarted) as caught:
+        run(backend)
+    assert caught.value.exit_code is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "unable to find user bob: no matching entries",
+        "chdir to cwd (/nope) failed: no such file or directory",
+        'chdir to cwd ("/exec: \\"x\\"") failed: no such file or directory',
+    ],
+)
 def test_a_user_or_directory_that_does_not_exist_is_bad_input(
     server: EngineServer, backend: DockerBackend, said: str
 ) -> None:

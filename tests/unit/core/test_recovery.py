@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podkit.backends.base import WorkloadInfo
-from podkit.core._recovery import Remedy, judge, look, reason
+from podkit.core._recovery import Remedy, judge, look, look_for_end, reason
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus
 from podkit.testing import FakeBackend
@@ -105,3 +105,18 @@ def test_nobody_waits_for_a_container_that_will_not_come_back(
     fake.end(id, **ended)
     with within(0.1):
         look(manager, id)
+
+
+def test_an_end_that_the_engine_notices_late_is_waited_for(
+    fake: FakeBackend, manager: SimpleContainerManager, id: str
+) -> None:
+    fake.interpose("inspect_workload", lambda: None)
+    fake.interpose("inspect_workload", lambda: fake.end(id, 0))
+    found = look_for_end(manager, id)
+    assert judge(found) is Remedy.START
+
+
+def test_a_container_that_goes_on_is_not_waited_for_for_long(manager: SimpleContainerManager, id: str) -> None:
+    with within(1):
+        found = look_for_end(manager, id)
+    assert judge(found) is Remedy.NONE

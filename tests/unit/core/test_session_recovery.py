@@ -13,10 +13,10 @@ from podkit.core.models import ContainerConfig, ContainerStatus, Mount, Session
 from podkit.core.session import BaseSessionManager
 from podkit.errors import (
     CommandInterrupted,
+    ContainerNotFound,
     ContainerNotRunning,
     EngineError,
     EngineUnavailable,
-    PodkitError,
     SessionNotFound,
 )
 from podkit.testing import FakeBackend, Pause, Steps
@@ -220,9 +220,38 @@ def test_a_stranger_that_took_the_name_is_not_touched(
 def test_a_container_that_is_lost_for_ever_is_given_up(
     fake: FakeBackend, sessions: BaseSessionManager, session: Session
 ) -> None:
-    fake.interpose("open_stream", lambda: fake.vanish(id_of(session)), times=50)
-    with within(5), pytest.raises(PodkitError):
-        run(sessions)
+    fake.interpose("open_stream", lambda: fake.vanish(id_of(session)), times=1_000_000)
+    with within(5), pytest.raises(ContainerNotFound):
+        sessions.execute_command("bob", "1", "echo hello", timeout=0.1)
+
+
+def test_a_container_that_is_lost_many_times_in_a_row_is_brought_back_each_time(
+    fake: FakeBackend, sessions: BaseSessionManager, session: Session
+) -> None:
+    fake.interpose("open_stream", lambda: fake.vanish(id_of(session)), times=20)
+    assert run(sessions) == "hello\n"
+
+
+def test_a_container_whose_end_the_engine_notices_late_is_brought_back(
+    fake: FakeBackend, sessions: BaseSessionManager, session: Session
+) -> None:
+    """It refuses commands already, and still says that the container runs."""
+
+    def refuse_again() -> None:
+        fake.end(id_of(session), 0)
+        raise ContainerNotRunning("about to end")
+
+    fake.fail("open_stream", ContainerNotRunning("about to end"), times=4)
+    fake.interpose("open_stream", refuse_again)
+    assert run(sessions) == "hello\n"
+
+
+def test_a_session_whose_container_another_process_keeps_closing_is_opened_in_the_end(
+    fake: FakeBackend, sessions: BaseSessionManager
+) -> None:
+    fake.fail("start_workload", ContainerNotFound("closed by another process"), times=10)
+    sessions.create_session("bob", "2")
+    assert sessions.execute_command("bob", "2", "echo hello").stdout == "hello\n"
 
 
 # --- commands --------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ Clock = Callable[[], float]
 ENGINE_CALL_SECONDS = 60.0
 """How long one call to the engine may take where the caller set no deadline."""
 
+_SHORTEST_SECONDS = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -53,9 +55,12 @@ class Deadline:
         return Deadline(min(self.at, self.clock() + seconds), self.clock)
 
     def wait_seconds(self, longest: float = math.inf) -> float | None:
-        """Give what remains, at most `longest`, as system calls take it: `None` means for ever."""
+        """Give what remains, at most `longest`, as system calls take it: `None` means for ever.
+
+        Never 0, which some take for "do not wait" and others refuse: a deadline may be reached at any moment.
+        """
         seconds = min(self.remaining, longest)
-        return None if math.isinf(seconds) else seconds
+        return None if math.isinf(seconds) else max(seconds, _SHORTEST_SECONDS)
 
 
 class _Lock(Protocol):

@@ -55,6 +55,11 @@ def test_system_calls_get_none_for_ever(clock: ManualClock) -> None:
     assert Deadline.after(2, clock=clock).wait_seconds(3) == 2
 
 
+def test_system_calls_never_get_0_for_a_deadline_that_was_reached_just_now(clock: ManualClock) -> None:
+    """A socket would not wait at all, and the SDK raises `ValueError`."""
+    assert 0 < (Deadline.after(0, clock=clock).wait_seconds() or 0) < 0.01
+
+
 def test_a_deadline_reads_the_monotonic_clock_by_default() -> None:
     assert Deadline.after(0).clock is time.monotonic
 

@@ -28,6 +28,7 @@ PodkitError
 │   └── SessionBusy (TimeoutError)          another thread still makes, recovers or closes it; try again
 ├── CommandError
 │   ├── CommandFailed                       raised by `ProcessResult.check()`
+│   ├── CommandStillRunning (TimeoutError)  `Command.wait` waited for as long as it was told to
 │   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
 └── FileError (OSError)
     ├── FileMissing (FileNotFoundError)     there is no such file
@@ -162,6 +163,10 @@ class CommandError(PodkitError):
 
 class CommandFailed(CommandError):
     """`ProcessResult.check()` found an exit code other than 0."""
+
+
+class CommandStillRunning(CommandError, TimeoutError):
+    """`Command.wait` has waited for as long as it was told to; the command goes on, `result` has the output so far."""
 
 
 class CommandInterrupted(CommandError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import threading
@@ -13,12 +12,10 @@ from types import TracebackType
 from typing import Self
 
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.backends._registry import close_backends, default_backend
+from podkit.backends._registry import default_backend
 from podkit.backends.base import Backend
 from podkit.core import _checks
-from podkit.core.command import Command
 from podkit.core.files import SessionFiles
-from podkit.core.isolation import Isolation
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ProcessResult, Session, check_config
 from podkit.core.session import BaseSessionManager
@@ -111,37 +108,6 @@ class SessionProxy:
             on_stderr=on_stderr,
         )
 
-    def popen(
-        self,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        *,
-        user: str | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Command:
-        """Start a command and return it while it runs: read its output as it comes, write to it, signal it, end it.
-
-        The arguments are those of `execute_command`. Use it as a context manager: what still runs at the end of the
-        block is killed.
-
-        Raises:
-            NotSupported: commands go through the engine's exec in this container; `isolation` says why.
-            EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
-            PodkitError: as `execute_command` does.
-        """
-        return self._sessions.popen(
-            self.user_id,
-            self.session_id,
-            command,
-            working_dir,
-            environment,
-            timeout,
-            user=user,
-            max_output_bytes=max_output_bytes,
-        )
-
     def write_file(self, path: str | PurePath, content: str | bytes) -> Path:
         """Write a file in one step and give its absolute path inside; a relative path lands under `/workspace`."""
         return self._sessions.write_file(self.user_id, self.session_id, path, content)
@@ -160,16 +126,6 @@ class SessionProxy:
         if session is None:
             raise SessionNotFound(f"session {self.session_id!r} of user {self.user_id!r} was closed")
         return session
-
-    @property
-    def isolation(self) -> Isolation:
-        """What holds the session in, as the engine and the container say; asks them each time.
-
-        Raises:
-            SessionNotFound: the session was closed.
-            EngineError: the container could not be brought back.
-        """
-        return self._sessions.get_isolation(self.user_id, self.session_id)
 
     def get_accessible_ports(self) -> dict[int, int]:
         """Give the published TCP ports: container port -> host port.
@@ -213,19 +169,9 @@ def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None
 
 
 def reset_lifecycle_cache() -> None:
-    """Close and forget the container managers that this process keeps, and the connections of their engines.
-
-    No container is removed: the next call finds them all. Sessions that are still held can be used on.
-    """
+    """Forget the container managers that this process keeps; no container is removed, and the next call finds them."""
     with _lock:
-        managers = list(_managers.values())
         _managers.clear()
-    for sessions in managers:
-        sessions.close()
-    close_backends()
-
-
-atexit.register(reset_lifecycle_cache)
 
 
 def get_docker_session(

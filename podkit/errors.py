@@ -16,19 +16,16 @@ PodkitError
 │   ├── NetworkNotFound                     a network of the configuration does not exist
 │   ├── MountSourceNotFound                 a mount's source does not exist where the engine is
 │   ├── PortUnavailable                     a port of the configuration is taken on the host
-│   ├── NameTaken                           the container's name belongs to something that is not ours
-│   └── NotSupported                        this engine cannot do it at all
+│   └── NameTaken                           the container's name belongs to something that is not ours
 ├── ContainerError
 │   ├── ContainerNotFound                   it was removed
 │   ├── ContainerNotRunning                 it is there, but stopped or paused
 │   └── ContainerFailedToStart (RuntimeError)  it did not stay up; the exit code and the log are in the message
 ├── SessionError
 │   ├── SessionNotFound                     no such session; create it first
-│   ├── SessionConflict                     it exists with another configuration
-│   └── SessionBusy (TimeoutError)          another thread still makes, recovers or closes it; try again
+│   └── SessionConflict                     it exists with another configuration
 ├── CommandError
 │   ├── CommandFailed                       raised by `ProcessResult.check()`
-│   ├── CommandStillRunning (TimeoutError)  `Command.wait` waited for as long as it was told to
 │   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
 └── FileError (OSError)
     ├── FileMissing (FileNotFoundError)     there is no such file
@@ -100,10 +97,6 @@ class NameTaken(EngineError):
     """The container's name belongs to something that podkit cannot prove to be its own; it was not touched."""
 
 
-class NotSupported(EngineError):
-    """This engine cannot do what was asked of it; another one may."""
-
-
 class ContainerError(PodkitError):
     """Something is wrong with a container."""
 
@@ -142,13 +135,6 @@ class SessionConflict(SessionError):
     """The session exists with another configuration than the one asked for."""
 
 
-class SessionBusy(SessionError, TimeoutError):
-    """Another thread of this process still makes, recovers or closes the session, or restarts its container.
-
-    Nothing was done: try again, or with a longer timeout.
-    """
-
-
 class CommandError(PodkitError):
     """Something happened to a command.
 
@@ -163,10 +149,6 @@ class CommandError(PodkitError):
 
 class CommandFailed(CommandError):
     """`ProcessResult.check()` found an exit code other than 0."""
-
-
-class CommandStillRunning(CommandError, TimeoutError):
-    """`Command.wait` has waited for as long as it was told to; the command goes on, `result` has the output so far."""
 
 
 class CommandInterrupted(CommandError):

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from podkit.backends.base import ExecSpec, MountSpec, WorkloadInfo, WorkloadRow, WorkloadSpec
+from podkit.backends.base import WorkloadInfo, WorkloadRow, WorkloadSpec
 from podkit.core.models import ContainerStatus
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
-_NO_LOG = {"Type": "none", "Config": {}}
 _CPU_PERIOD = 100_000  # microseconds
 _LOOPBACK = "127.0.0.1"
 
@@ -29,18 +28,16 @@ _STATUS = {
 }
 
 
-def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any]:
-    """Return the body of `POST /containers/create`.
+def container_request(spec: WorkloadSpec, mounts: Sequence[Mapping[str, Any]], binds: Sequence[str]) -> dict[str, Any]:
+    """Give the body of `POST /containers/create`.
 
     Args:
         spec: what to make.
-        binds: its mounts of a directory of a volume, in the older form `source:target:flags`.
+        mounts: its mounts, as mount dicts.
+        binds: further ones in the older form `source:target:flags`.
     """
-    mounts = [mount for mount in spec.mounts if not mount.subpath]
-    if shared := spec.shared:
-        mounts.append(MountSpec(type="volume", source=shared.name, target=shared.target, read_only=True))
     host: dict[str, Any] = {
-        "Mounts": [_mount(mount) for mount in mounts],
+        "Mounts": list(mounts),
         "Binds": list(binds),
         "PortBindings": {f"{port}/tcp": [{"HostIp": _LOOPBACK, "HostPort": str(port)}] for port in spec.ports},
         "CpuPeriod": _CPU_PERIOD,
@@ -51,7 +48,7 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
         "CapDrop": ["ALL"],
         "CapAdd": list(spec.capabilities),
         "SecurityOpt": ["no-new-privileges"],
-        "LogConfig": _NO_LOG if spec.attachable else _LOG_CONFIG,
+        "LogConfig": _LOG_CONFIG,
         "Init": spec.init,
     }
     if spec.networks:
@@ -61,37 +58,11 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
         "Labels": dict(spec.labels),
         "Env": [f"{name}={value}" for name, value in spec.environment.items()],
         "WorkingDir": spec.working_dir,
-        "OpenStdin": spec.attachable,
-        "StdinOnce": spec.attachable,  # the end of the first stream is the end of the input
         "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports},
         "HostConfig": host,
     }
     optional = {"User": spec.user, "Entrypoint": spec.entrypoint, "Cmd": spec.command}
     return body | {key: value for key, value in optional.items() if value is not None}
-
-
-def _mount(mount: MountSpec) -> dict[str, Any]:
-    made: dict[str, Any] = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
-    if mount.source:
-        made["Source"] = mount.source
-    memory = {"SizeBytes": mount.size_bytes, "Mode": mount.mode}
-    if options := {key: value for key, value in memory.items() if value is not None}:
-        made["TmpfsOptions"] = options
-    return made
-
-
-def exec_request(spec: ExecSpec) -> dict[str, Any]:
-    """Return the body of `POST /containers/{id}/exec`."""
-    return {
-        "Cmd": list(spec.argv),
-        "User": spec.user or "",
-        "WorkingDir": spec.working_dir or "",
-        "Env": [f"{name}={value}" for name, value in spec.environment.items()],
-        "AttachStdin": spec.stdin,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "Tty": False,
-    }
 
 
 def workload_info(data: Mapping[str, Any]) -> WorkloadInfo:
@@ -112,9 +83,9 @@ def workload_info(data: Mapping[str, Any]) -> WorkloadInfo:
         finished_at=_time(state.get("FinishedAt")),
         environment=dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry),
         user=config.get("User") or "",
-        working_dir=config.get("WorkingDir") or "/",
         networks=tuple(data["NetworkSettings"].get("Networks") or ()),
         mounts=tuple((mount.get("Source", ""), mount["Destination"]) for mount in data.get("Mounts") or ()),
+        running_commands=len(data.get("ExecIDs") or ()),
     )
 
 

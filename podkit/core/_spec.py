@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from podkit.agent import binary
-from podkit.backends.base import MountSpec, SharedFiles, WorkloadSpec
+from podkit.backends.base import WorkloadSpec
 from podkit.core._profiles import STANDARD_CAPABILITIES
-from podkit.core.models import ContainerConfig
+from podkit.core.models import ContainerConfig, Mount
 
 
 def workload_spec(
     name: str,
     config: ContainerConfig,
     labels: Mapping[str, str],
-    mounts: Sequence[MountSpec],
+    mounts: Sequence[Mapping[str, Any]],
     networks: Sequence[str],
-    agent: SharedFiles | None,
 ) -> WorkloadSpec:
-    """Return the workload that a configuration describes.
-
-    Args:
-        name: of the workload.
-        config: what was asked for.
-        labels: what it is found by.
-        mounts: the session's.
-        networks: those that the configuration names.
-        agent: `None` where it cannot be had.
-    """
+    """Give the workload that a configuration describes."""
     entrypoint, command = main_process(config)
-    keeps_alive = agent is not None and config.runs_keepalive
-    if agent is not None:
-        labels = {**labels, binary.LABEL: agent.name}
-    if keeps_alive and command:  # the agent is the `sleep` that the engine shows
-        entrypoint, labels = [binary.PATH], {**labels, binary.LIFETIME_LABEL: command[-1]}
     return WorkloadSpec(
         name=name,
         image=config.image,
@@ -51,14 +36,12 @@ def workload_spec(
         pids_limit=config.pids_limit,
         capabilities=STANDARD_CAPABILITIES,
         # an image's own or a given entrypoint may be an init itself, and wants to be the first process
-        init=not keeps_alive and not config.use_image_defaults and not config.entrypoint,
-        attachable=keeps_alive,
-        shared=agent,
+        init=not config.use_image_defaults and not config.entrypoint,
     )
 
 
 def main_process(config: ContainerConfig) -> tuple[list[str] | None, list[str] | None]:
-    """Return the entrypoint and the command of the container, in the terms of `WorkloadSpec`."""
+    """Give the entrypoint and the command of the container, in the terms of `WorkloadSpec`."""
     if config.use_image_defaults:
         return None, None
     if config.entrypoint:
@@ -67,3 +50,9 @@ def main_process(config: ContainerConfig) -> tuple[list[str] | None, list[str] |
         return [], config.command
     seconds = "infinity" if config.entrypoint is not None else str(config.container_lifetime_seconds)
     return [], ["sleep", seconds]
+
+
+def mount_to_dict(mount: Mount) -> dict[str, Any]:
+    """Give a mount as Docker's mount dict."""
+    made: dict[str, Any] = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
+    return made | ({"Source": mount.source} if mount.source else {})

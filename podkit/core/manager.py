@@ -10,29 +10,23 @@ import logging
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from podkit.agent import binary
 from podkit.agent import files as container_files
-from podkit.agent.agent_exec import AgentExec
 from podkit.agent.commands import CommandRequest, TextCallback
+from podkit.agent.fallback import EngineExec
 from podkit.agent.files import FILE_SECONDS
-from podkit.agent.runner import Runner
-from podkit.backends.base import Backend, Deadline, WorkloadInfo
+from podkit.backends.base import Backend, WorkloadInfo
 from podkit.core import _identity, _lifecycle
 from podkit.core._checks import check_absolute_path, check_content, check_path_text, check_prefix, shown
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import ContainerRecord
-from podkit.core._mounts import mount_spec, mount_to_dict
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
-from podkit.core._restarts import Restarts
-from podkit.core._spec import workload_spec
-from podkit.core.command import Command
-from podkit.core.events import PodkitEventHandler, notify
-from podkit.core.isolation import Isolation
+from podkit.core._spec import mount_to_dict, workload_spec
+from podkit.core.events import PodkitEventHandler, tell
 from podkit.core.models import (
     DEFAULT_WORKING_DIR,
     ContainerConfig,
@@ -42,9 +36,9 @@ from podkit.core.models import (
     check_config,
     utc_now,
 )
-from podkit.errors import FileError, InvalidInput, NotSupported, PathNotMapped, PodkitError
+from podkit.errors import FileError, InvalidInput, PathNotMapped, PodkitError
 from podkit.utils import _hostfs
-from podkit.utils._deadline import CLEAN_UP_SECONDS
+from podkit.utils._deadline import cleaning_up
 from podkit.utils._fork import renew_after_fork
 from podkit.utils.paths import (
     WORKSPACES,
@@ -97,11 +91,9 @@ class BaseContainerManager(ABC):
             host = check_absolute_path(workspace_base_host, "workspace_base_host")
             self.workspace_base_host = Path(host)
         self.event_handler = event_handler or PodkitEventHandler()
-        self.restarts = Restarts(backend)
-        self._runner: Runner = AgentExec(backend, self.restarts)
-        self._places_agent = True
+        self._exec = EngineExec(backend)
         self._records: dict[str, ContainerRecord] = {}
-        self._never_started: dict[str, bool] = {}  # id -> whether it is attachable, and made by this process
+        self._never_started: set[str] = set()
         self._after_fork()
         renew_after_fork(self)
 
@@ -135,9 +127,7 @@ class BaseContainerManager(ABC):
         with self._lock:
             return dict(self._records)
 
-    def create_container(
-        self, user_id: str, session_id: str, config: ContainerConfig, *, deadline: Deadline | None = None
-    ) -> tuple[str, str]:
+    def create_container(self, user_id: str, session_id: str, config: ContainerConfig) -> tuple[str, str]:
         """Create the session's container, or adopt the one that exists; `start_container` comes next.
 
         Blocks while the engine works, and while it pulls a missing image. Safe to repeat and to call from many threads
@@ -162,22 +152,22 @@ class BaseContainerManager(ABC):
         with self._cleaning_up(identity, used):
             mounts = self._checked_mounts(identity, used)
             workspace = self._workspace_label(identity)
-            record = self._create(identity, used, _identity.config_digest(requested), workspace, mounts, deadline)
+            record = self._create(identity, used, _identity.config_digest(requested), workspace, mounts)
         return record.id, record.name
 
-    def recreate_container(self, record: ContainerRecord, *, deadline: Deadline | None = None) -> ContainerRecord:
+    def recreate_container(self, record: ContainerRecord) -> ContainerRecord:
         """Remove a container and create it again, just as it was; `start_container` comes next.
 
         `on_container_creating` is not called: what it decided at the first creation stays, ports included. Where
         another process has created it anew already, that one is adopted. Raises as `create_container` does.
         """
-        self.remove_container(record.id, deadline=deadline)
+        self.remove_container(record.id)
         identity = Identity.of(self.container_prefix, record.user_id, record.session_id)
         with self._cleaning_up(identity, record.config):
             mounts = record.mounts  # of another manager's workspace, where this one has none of its own
             if record.workspace == self._workspace_label(identity):
                 mounts = self._checked_mounts(identity, record.config)
-            return self._create(identity, record.config, record.requested, record.workspace, mounts, deadline)
+            return self._create(identity, record.config, record.requested, record.workspace, mounts)
 
     def _create(
         self,
@@ -186,7 +176,6 @@ class BaseContainerManager(ABC):
         requested: str,
         workspace: str,
         mounts: Sequence[Mapping[str, Any]],
-        deadline: Deadline | None,
     ) -> ContainerRecord:
         labels = identity.labels | {
             _identity.OWNER: _identity.this_owner().to_label(),
@@ -195,19 +184,10 @@ class BaseContainerManager(ABC):
             _identity.WORKSPACE: workspace,
             _identity.MOUNTS: json.dumps(mounts, separators=(",", ":")),
         }
-        specs, networks = [mount_spec(mount) for mount in mounts], self._networks(config, deadline)
-        pulling = lambda text: notify(self.event_handler.on_image_pulling, config.image, text)  # noqa: E731
-        while True:
-            agent = binary.shared_files() if self._places_agent else None
-            spec = workload_spec(identity.name, config, labels, specs, networks, agent)
-            try:
-                id, adopted = _lifecycle.get_or_create(self.backend, identity, spec, pulling, deadline=deadline)
-                break
-            except NotSupported as exc:
-                if agent is None:
-                    raise
-                _logger.warning("commands go through the engine's exec, as the agent cannot be placed: %s", exc)
-                self._places_agent = False
+        spec = workload_spec(identity.name, config, labels, mounts, self._networks(config))
+        id, adopted = _lifecycle.get_or_create(
+            self.backend, identity, spec, lambda text: tell(self.event_handler.on_image_pulling, config.image, text)
+        )
         if adopted:
             return self._hold(adopted)
         user_id, session_id = identity.user_id, identity.session_id
@@ -224,9 +204,9 @@ class BaseContainerManager(ABC):
         )
         with self._lock:
             self._records[id] = record
-            self._never_started[id] = spec.attachable
+            self._never_started.add(id)
         _logger.info("created container %s for user %r, session %r", spec.name, user_id, session_id)
-        notify(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
+        tell(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
         return record
 
     @contextmanager
@@ -237,18 +217,17 @@ class BaseContainerManager(ABC):
         except Exception as exc:
             self._drop_empty_workspace(identity)
             failed = self.event_handler.on_container_creation_failed
-            notify(failed, identity.user_id, identity.session_id, config, exc)
+            tell(failed, identity.user_id, identity.session_id, config, exc)
             raise
 
     def _drop_empty_workspace(self, identity: Identity) -> None:
         directory = self.get_data_dir(identity.user_id, identity.session_id)
         # a container that lives, such as one with another configuration, may have it mounted
-        deadline = Deadline.after(CLEAN_UP_SECONDS)
-        with suppress(PodkitError):
-            if directory and not _lifecycle.exists(self.backend, identity.name, deadline=deadline):
+        with cleaning_up(_lifecycle.CLEAN_UP_SECONDS), suppress(PodkitError):
+            if directory and not _lifecycle.exists(self.backend, identity.name):
                 _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
-    def start_container(self, container_id: str, config: ContainerConfig, *, deadline: Deadline | None = None) -> None:
+    def start_container(self, container_id: str, config: ContainerConfig) -> None:
         """Start a container and see that it stays up, as `config.startup_verification` asks; one that runs is no error.
 
         A container that never ran before is removed where this fails.
@@ -259,25 +238,22 @@ class BaseContainerManager(ABC):
             ContainerNotFound: it is gone.
         """
         with self._lock:
-            attachable = self._never_started.get(container_id)
-            never_started = None if attachable is None else self._records.get(container_id)
-        start = self._runner.start if attachable else self.backend.start_workload
-        if never_started is None:
-            self._start(container_id, config, start, deadline)
+            unborn = self._records.get(container_id) if container_id in self._never_started else None
+        if unborn is None:
+            self._start(container_id, config)
             return
-        identity = Identity.of(self.container_prefix, never_started.user_id, never_started.session_id)
-        with self._cleaning_up(identity, config):
+        with self._cleaning_up(Identity.of(self.container_prefix, unborn.user_id, unborn.session_id), config):
             try:
-                self._start(container_id, config, start, deadline)
-                self._open_workspace(container_id, config, deadline)
+                self._start(container_id, config)
+                self._open_workspace(container_id, config)
             except BaseException:
-                with suppress(PodkitError):  # the first error counts
-                    self.remove_container(container_id, deadline=Deadline.after(CLEAN_UP_SECONDS))
+                with cleaning_up(_lifecycle.CLEAN_UP_SECONDS), suppress(PodkitError):  # the first error counts
+                    self.remove_container(container_id)
                 raise
         with self._lock:
-            self._never_started.pop(container_id, None)
+            self._never_started.discard(container_id)
 
-    def _open_workspace(self, container_id: str, config: ContainerConfig, deadline: Deadline | None) -> None:
+    def _open_workspace(self, container_id: str, config: ContainerConfig) -> None:
         """Let the container's user write to `/workspace` where the engine made that directory, as root's.
 
         Its owner may do that without any capability, so root of the container can.
@@ -286,33 +262,23 @@ class BaseContainerManager(ABC):
             record = self._records[container_id]
         if config.user in _SUPERUSERS or not _workspace_is_the_engines(record.mounts):
             return
-        if config.user is None and self._user_of(container_id, deadline) in _SUPERUSERS:
+        if config.user is None and self.backend.inspect_workload(container_id).user in _SUPERUSERS:
             return
         request = CommandRequest(
             argv=["chmod", "0777", DEFAULT_WORKING_DIR], user="0", working_dir="/", timeout=FILE_SECONDS
         )
-        outcome = self._runner.run(container_id, request)
+        outcome = self._exec.run(container_id, request)
         if outcome.exit_code:
             _logger.warning(
                 "%s belongs to root in container %s: %s", DEFAULT_WORKING_DIR, record.name, outcome.stderr.text
             )
 
-    def _user_of(self, container_id: str, deadline: Deadline | None) -> str:
-        return self.backend.inspect_workload(container_id, deadline=deadline).user
-
-    def _start(
-        self, container_id: str, config: ContainerConfig, start: Callable[..., object], deadline: Deadline | None
-    ) -> None:
-        start(container_id, deadline=deadline)
-        _lifecycle.wait_until_up(self.backend, container_id, config, deadline=deadline)
+    def _start(self, container_id: str, config: ContainerConfig) -> None:
+        self.backend.start_workload(container_id)
+        _lifecycle.wait_until_up(self.backend, container_id, config)
 
     def find_container(
-        self,
-        user_id: str,
-        session_id: str,
-        config: ContainerConfig | None = None,
-        *,
-        deadline: Deadline | None = None,
+        self, user_id: str, session_id: str, config: ContainerConfig | None = None
     ) -> ContainerRecord | None:
         """Find the session's container on the engine, in whatever state; `None` where there is none.
 
@@ -326,43 +292,35 @@ class BaseContainerManager(ABC):
             requested = check_config(config).checked_copy()
             wanted[_identity.REQUESTED] = _identity.config_digest(requested)
             wanted[_identity.CONFIG] = _identity.config_to_label(requested)
-        info = _lifecycle.find(self.backend, identity, wanted, deadline=deadline)
+        info = _lifecycle.find(self.backend, identity, wanted)
         return self._hold(info) if info else None
 
-    def get_container_status(self, container_id: str, *, deadline: Deadline | None = None) -> ContainerStatus:
-        """Ask the engine for the status of a container, once no restart of it by this manager is under way.
+    def inspect_container(self, container_id: str) -> WorkloadInfo:
+        """Ask the engine for the state of a container, once no restart of it by this manager is under way.
 
         Raises:
             ContainerNotFound: it is gone.
         """
-        return self.restarts.look(container_id, deadline=deadline).status
+        return self._exec.inspect(container_id)
 
-    def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
-        """Whether a command runs in a container, as far as this manager can know."""
-        return self._runner.is_busy(container_id, deadline=deadline)
-
-    def get_isolation(self, container_id: str) -> Isolation:
-        """Return what holds a running container in.
+    def get_container_status(self, container_id: str) -> ContainerStatus:
+        """Ask the engine for the status of a container.
 
         Raises:
             ContainerNotFound: it is gone.
-            ContainerNotRunning: it is stopped or paused.
         """
-        why_no_agent = self._runner.why_no_agent(container_id)
-        return Isolation(commands="engine exec" if why_no_agent else "agent", commands_reason=why_no_agent)
+        return self.backend.inspect_workload(container_id).status
 
-    def remove_container(self, container_id: str, *, deadline: Deadline | None = None) -> None:
+    def remove_container(self, container_id: str) -> None:
         """Kill and remove a container; one that is gone already is no error. The workspace stays."""
-        self._runner.release(container_id)
-        self.backend.remove_workload(container_id, deadline=deadline)
+        self.backend.remove_workload(container_id)
         with self._lock:
             record = self._records.pop(container_id, None)
-            self._never_started.pop(container_id, None)
-        self._runner.forget(container_id)
-        self.restarts.forget(container_id)
+            self._never_started.discard(container_id)
+        self._exec.forget(container_id)
         if record:
             _logger.info("removed container %s", record.name)
-            notify(self.event_handler.on_container_removed, container_id, record.name)
+            tell(self.event_handler.on_container_removed, container_id, record.name)
 
     def empty_workspace(self, container_id: str) -> None:
         """Remove all that is in `/workspace`, through a running container: as root, so whoever made it."""
@@ -372,7 +330,7 @@ class BaseContainerManager(ABC):
             working_dir=DEFAULT_WORKING_DIR,
             timeout=FILE_SECONDS,
         )
-        outcome = self._runner.run(container_id, request)
+        outcome = self._exec.run(container_id, request)
         if outcome.exit_code:
             raise FileError(f"the workspace could not be emptied: {outcome.stderr.text.strip()}")
 
@@ -404,10 +362,6 @@ class BaseContainerManager(ABC):
                 errors.append(exc)
         if errors:
             raise errors[0]
-
-    def close(self) -> None:
-        """Close what is open to containers; they run on, and the manager can be used on. Twice is harmless."""
-        self._runner.close()
 
     # --- commands and files -------------------------------------------------------------------------
 
@@ -461,42 +415,9 @@ class BaseContainerManager(ABC):
         )
         return self.run(container_id, request)
 
-    def popen(
-        self,
-        container_id: str,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        *,
-        user: str | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Command:
-        """Start a command in a running container and return it while it runs; see `execute_command` for the arguments.
-
-        Raises:
-            NotSupported: commands go through the engine's exec there.
-            EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
-            PodkitError: as `execute_command` does.
-        """
-        request = CommandRequest.checked(
-            command,
-            working_dir=working_dir,
-            environment=environment,
-            timeout=timeout,
-            user=user,
-            input=b"",
-            max_output_bytes=max_output_bytes,
-        )
-        return self.open(container_id, request)
-
-    def open(self, container_id: str, request: CommandRequest) -> Command:
-        """Start a command that has been checked; see `popen`."""
-        return Command(self._runner.open(container_id, request))
-
     def run(self, container_id: str, request: CommandRequest) -> ProcessResult:
         """Run a command that has been checked; see `execute_command`."""
-        return self._runner.run(container_id, request).to_result(request.timeout)
+        return self._exec.run(container_id, request).to_result(request.timeout)
 
     def read_file(self, container_id: str, container_path: str | PurePath, user_id: str, session_id: str) -> bytes:
         """Read a regular file of at most 256 MiB; a relative path lies under `/workspace`.
@@ -514,7 +435,7 @@ class BaseContainerManager(ABC):
         workspace = self.get_data_dir(user_id, session_id)
         if workspace and target == DEFAULT_WORKING_DIR:
             return _hostfs.read_file(workspace, path.relative_to(target))
-        return container_files.read_file(self._runner, container_id, path, target, _hostfs.READ_LIMIT_BYTES)
+        return container_files.read_file(self._exec, container_id, path, target, _hostfs.READ_LIMIT_BYTES)
 
     def _mount_target(self, container_id: str, path: PurePosixPath) -> str:
         """Give the innermost mount that a path lies in, which no link may leave; `""` outside of all."""
@@ -553,10 +474,10 @@ class BaseContainerManager(ABC):
 
     # --- making a container -------------------------------------------------------------------------
 
-    def _networks(self, config: ContainerConfig, deadline: Deadline | None) -> list[str]:
+    def _networks(self, config: ContainerConfig) -> list[str]:
         networks = list(config.networks)
         if config.inherit_parent_networks:
-            inherited = parent_networks(parent_workload(self.backend, deadline=deadline))
+            inherited = parent_networks(parent_workload(self.backend))
             networks += [name for name in inherited if name not in networks]
         return networks
 
@@ -566,8 +487,6 @@ class BaseContainerManager(ABC):
             target = check_absolute_path(mount.get("Target"), "a mount's Target")
             if target == "/":
                 raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")
-            if binary.DIRECTORY in (target, *map(str, PurePosixPath(target).parents)):
-                raise InvalidInput(f"a mount's Target is {target!r}: podkit's agent is mounted there, use another one")
             if target in targets:
                 raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")
             targets.add(target)
@@ -597,7 +516,7 @@ class BaseContainerManager(ABC):
         with self._lock:
             self._records[record.id] = record
             if info.started_at is None:
-                self._never_started[record.id] = False  # whoever made it attaches
+                self._never_started.add(record.id)
         return record
 
 
@@ -677,7 +596,7 @@ class SimpleContainerManager(BaseContainerManager):
             # the container's user may be any, and the workspace's parents keep the host's other users out
             _hostfs.write_file(workspace, path.relative_to(target), data, mode=0o666, directory_mode=0o777)
         else:
-            container_files.write_file(self._runner, container_id, path, data, target)
+            container_files.write_file(self._exec, container_id, path, data, target)
         return Path(path)
 
     def get_data_dir(self, user_id: str, session_id: str) -> Path | None:

@@ -18,11 +18,10 @@ from podkit.utils._fork import renew_after_fork
 BACKEND_METHODS = frozenset(
     {
         "connect",
-        "close",
+        "pull_image",
         "create_workload",
         "start_workload",
         "stop_workload",
-        "restart_workload",
         "remove_workload",
         "inspect_workload",
         "list_workloads",
@@ -31,7 +30,7 @@ BACKEND_METHODS = frozenset(
         "open_stream",
     }
 )
-STREAM_METHODS = frozenset({"wait", "read", "write", "exit_code"})
+STREAM_METHODS = frozenset({"read", "write", "exit_code"})
 _POLL_SECONDS = 0.005
 
 
@@ -85,16 +84,16 @@ class Gate:
             self._changed.notify_all()
 
     @contextmanager
-    def call(self, method: str, deadline: Deadline | None) -> Iterator[Deadline]:
-        """Let a call of a `Backend` method through; gives its deadline."""
-        deadline = call_deadline(deadline)
+    def call(self, method: str) -> Iterator[None]:
+        """Let a call of a `Backend` method through, bounded by the deadline of its caller."""
+        deadline = call_deadline()
         with self.locked():
             self.calls.append(method)
             if not self.connected and method != "connect":
                 raise EngineUnavailable("this backend is not connected: call connect() first")
             self._act(method, after=False)
             self.pass_engine(deadline, method)
-            yield deadline
+            yield
             self._act(method, after=True)
 
     @contextmanager
@@ -113,7 +112,7 @@ class Gate:
             EngineTimeout: it is frozen and stays so until the deadline.
         """
         while self._engine is Engine.FROZEN:
-            if deadline.expired:
+            if deadline.reached:
                 raise EngineTimeout(f"{doing}: the engine is frozen")
             self.wait(deadline)
         if self._engine is Engine.DOWN:
@@ -126,7 +125,7 @@ class Gate:
             seconds = min(seconds, _POLL_SECONDS)  # such a clock may jump at any time, and tells nobody
         self._changed.wait(None if math.isinf(seconds) else seconds)
 
-    def notify(self) -> None:
+    def tell(self) -> None:
         """Have whoever waits look again."""
         self._changed.notify_all()
 

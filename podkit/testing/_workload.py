@@ -8,20 +8,9 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from podkit.backends.base import (
-    Chunk,
-    Deadline,
-    ExecSpec,
-    MountSpec,
-    NotStarted,
-    Stream,
-    WorkloadInfo,
-    WorkloadRow,
-    WorkloadSpec,
-)
+from podkit.backends.base import Chunk, ExecSpec, NotStarted, Stream, WorkloadInfo, WorkloadRow, WorkloadSpec
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
-    ContainerError,
     ContainerFailedToStart,
     ContainerNotFound,
     ContainerNotRunning,
@@ -33,7 +22,7 @@ from podkit.testing._files import Files, Place
 from podkit.testing._gate import Gate
 from podkit.testing._process import Process
 from podkit.testing._programs import Invocation, Program, find_program, run_program
-from podkit.utils._deadline import call_deadline
+from podkit.utils._deadline import Deadline, call_deadline
 
 KILLED = 137
 TERMINATED = 143
@@ -67,7 +56,6 @@ class Workload:
         self.files.make_directory(spec.working_dir)
         self._log = bytearray()
         self._main: Process | None = None
-        self._attached: Process | None = None  # its main process, until that is started
         self._commands: list[Process] = []
         self._exit_code: int | None = None
         self._oom_killed = False
@@ -76,8 +64,8 @@ class Workload:
         self._started: float | None = None
         self._finished: float | None = None
 
-    def _place(self, mount: MountSpec, volumes: dict[str, dict[str, bytes]]) -> Place:
-        kind, source, target = mount.type, mount.source, mount.target
+    def _place(self, mount: Mapping[str, object], volumes: dict[str, dict[str, bytes]]) -> Place:
+        kind, source, target = str(mount["Type"]), str(mount.get("Source") or ""), str(mount["Target"])
         store: Path | dict[str, bytes]
         if kind == "tmpfs":
             store = {}
@@ -85,8 +73,10 @@ class Workload:
         elif kind == "bind" and Path(source).is_dir():
             store = Path(source)
         else:
-            store = volumes.setdefault(f"{source}/{mount.subpath}" if mount.subpath else source, {})
-        return Place(target, store, read_only=mount.read_only)
+            options = mount.get("VolumeOptions") or {}
+            subpath = options.get("Subpath") if isinstance(options, Mapping) else None
+            store = volumes.setdefault(f"{source}/{subpath}" if subpath else source, {})
+        return Place(target, store, read_only=bool(mount.get("ReadOnly")))
 
     # --- its life -----------------------------------------------------------------------------------
 
@@ -107,24 +97,13 @@ class Workload:
             return math.inf
         return min(process.wakes_at for process in self._processes())
 
-    def attach(self) -> Process:
-        """Give its main process before that is started; see `Backend.open_stream`."""
-        if not self.spec.attachable or self.status is not ContainerStatus.CREATING:
-            raise ContainerError(f"container {self.id[:12]} cannot be attached to: it was started, or not made for it")
-        argv = self._main_argv()
-        self._attached = Process(argv, run_program(self._invocation(argv)), self._gate.now, stdin=True)
-        return self._attached
-
-    def _main_argv(self) -> list[str]:
-        return [*(self.spec.entrypoint or ()), *(self.spec.command or ())] or ["sleep", "infinity"]
-
-    def start(self) -> bool:
-        """Start its main process; whether it did not run already. See `Backend.start_workload`."""
+    def start(self) -> None:
+        """Start its main process; see `Backend.start_workload`."""
         if self.status is ContainerStatus.RUNNING:
-            return False
+            return
         if self.status is ContainerStatus.PAUSED:
             raise ContainerFailedToStart(f"container {self.id[:12]} failed to start: it is paused")
-        argv = self._main_argv()
+        argv = [*(self.spec.entrypoint or ()), *(self.spec.command or ())] or ["sleep", "infinity"]
         if find_program(self._programs, argv) is None:
             self._error = f"exec: {argv[0]!r}: executable file not found in $PATH"
             self._exit_code = 127
@@ -134,10 +113,8 @@ class Workload:
         self._started, self._finished = self._gate.now, None
         self._exit_code, self._oom_killed, self._error = None, False, ""
         self.status = ContainerStatus.RUNNING
-        main, self._attached = self._attached, None
-        self._main = main or Process(argv, run_program(self._invocation(argv)), self._started, stdin=False)
+        self._main = Process(argv, run_program(self._invocation(argv)), self._started, stdin=False)
         self.catch_up()
-        return True
 
     def end(
         self,
@@ -179,7 +156,7 @@ class Workload:
 
     def _drain_log(self) -> bool:
         found = False
-        while self._main is not None and not self.spec.attachable and (chunk := self._main.take()):
+        while self._main is not None and (chunk := self._main.take()):
             self._log += chunk.data
             found = True
         del self._log[:-_LOG_MAX_BYTES]
@@ -231,9 +208,9 @@ class Workload:
             finished_at=self._gate.time_of(self._finished),
             environment=dict(self.spec.environment),
             user=self.spec.user or "",
-            working_dir=self.spec.working_dir,
             networks=tuple(self.spec.networks or ("bridge",)),
-            mounts=tuple((mount.source, mount.target) for mount in self.spec.mounts),
+            mounts=tuple((str(mount.get("Source") or ""), str(mount["Target"])) for mount in self.spec.mounts),
+            running_commands=len(self._commands),
         )
 
     def row(self) -> WorkloadRow:
@@ -259,29 +236,18 @@ class FakeStream:
         self._process = process
         self._connection = gate.connection
 
-    def wait(self, deadline: Deadline) -> bool:
-        """See `ExecStream.wait`."""
-        with self._gate.stream_call("wait"):
-            return self._wait(deadline)
-
-    def read(self, deadline: Deadline) -> Chunk | None:
+    def read(self, deadline: Deadline) -> Chunk:
         """See `ExecStream.read`."""
         with self._gate.stream_call("read"):
-            if not self._wait(deadline):
-                return None
-            return self._process.take() or Chunk(Stream.STDOUT, b"")
-
-    def _wait(self, deadline: Deadline) -> bool:
-        while True:
-            try:
+            while True:
                 self._pass(deadline, "reading a command's output")
-            except EngineTimeout:
-                return False  # a frozen engine sends nothing
-            if self._process.has_output or self._process.done:
-                return True
-            if deadline.expired:
-                return False
-            self._gate.wait(deadline, self._workload.wakes_at)
+                if chunk := self._process.take():
+                    return chunk
+                if self._process.done:
+                    return Chunk(Stream.STDOUT, b"")
+                if deadline.reached:
+                    raise EngineTimeout("the command printed nothing before the deadline")
+                self._gate.wait(deadline, self._workload.wakes_at)
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         """See `ExecStream.write`."""
@@ -295,9 +261,9 @@ class FakeStream:
                 left = left[taken:]
                 if taken:
                     self._workload.catch_up()
-                    self._gate.notify()  # a reader may wait for what these bytes lead to
+                    self._gate.tell()  # a reader may wait for what these bytes lead to
                     continue
-                if deadline.expired:
+                if deadline.reached:
                     raise EngineTimeout("the command did not read its input before the deadline")
                 self._gate.wait(deadline, self._workload.wakes_at)
 
@@ -307,9 +273,9 @@ class FakeStream:
             self._process.close_input()
             self._workload.catch_up()
 
-    def exit_code(self, *, deadline: Deadline | None = None) -> int | None:
+    def exit_code(self) -> int | None:
         """See `ExecStream.exit_code`."""
-        deadline = call_deadline(deadline)
+        deadline = call_deadline()
         with self._gate.stream_call("exit_code"):
             self._gate.pass_engine(deadline, "asking how a command ended")
             if self._workload.removed:
@@ -324,7 +290,6 @@ class FakeStream:
         """See `ExecStream.close`."""
         with self._gate.locked():
             self._connection = -1
-            self._process.close_input()
             self._process.discards_output = True
             while self._process.take():
                 pass

@@ -24,16 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from podkit.backends.base import (
-    Deadline,
-    ExecSpec,
-    ExecStream,
-    Filters,
-    WorkloadInfo,
-    WorkloadRow,
-    WorkloadSpec,
-    matches,
-)
+from podkit.backends.base import ExecSpec, ExecStream, Filters, WorkloadInfo, WorkloadRow, WorkloadSpec, matches
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     ContainerError,
@@ -44,7 +35,6 @@ from podkit.errors import (
     MountSourceNotFound,
     NameTaken,
     NetworkNotFound,
-    NotSupported,
     PortUnavailable,
 )
 from podkit.testing._file_scripts import FILE_SCRIPTS
@@ -53,7 +43,7 @@ from podkit.testing._gate import Engine, Gate
 from podkit.testing._programs import BUILT_INS, Program
 from podkit.testing._shell import shell
 from podkit.testing._workload import KILLED, TERMINATED, FakeStream, Workload
-from podkit.utils._deadline import Clock
+from podkit.utils._deadline import Clock, call_deadline
 
 __all__ = ["FakeBackend", "ManualClock"]
 
@@ -124,116 +114,96 @@ class FakeBackend:
 
     # --- the seam -----------------------------------------------------------------------------------
 
-    def connect(self, *, deadline: Deadline | None = None) -> None:
+    def connect(self) -> None:
         """See `Backend.connect`."""
-        with self._gate.call("connect", deadline):
+        with self._gate.call("connect"):
             self._gate.connected = True
 
-    def close(self) -> None:
-        """See `Backend.close`; there is nothing to close."""
-        with self._gate.locked():
-            self.calls.append("close")
+    def pull_image(self, image: str, progress: Callable[[str], None]) -> None:
+        """See `Backend.pull_image`."""
+        with self._gate.call("pull_image"):
+            if image not in self.registry:
+                raise ImageNotFound(f"the image {image!r} is not on the engine and cannot be pulled")
+            progress(f"{image}: pulled")
+            if self.images is not None:
+                self.images.add(image)
 
-    def create_workload(
-        self, spec: WorkloadSpec, *, pulling: Callable[[str], None] | None = None, deadline: Deadline | None = None
-    ) -> str:
-        """See `Backend.create_workload`.
-
-        Raises:
-            NotSupported: `spec.shared` is set; the programs of a fake are Python functions.
-        """
-        with self._gate.call("create_workload", deadline):
-            if spec.shared:
-                raise NotSupported("a FakeBackend runs no files: give it programs")
+    def create_workload(self, spec: WorkloadSpec) -> str:
+        """See `Backend.create_workload`."""
+        with self._gate.call("create_workload"):
             if any(workload.spec.name == spec.name for workload in self._workloads.values()):
                 raise NameTaken(f"a container named {spec.name!r} exists")
             if self.images is not None and spec.image not in self.images:
-                if spec.image not in self.registry:
-                    raise ImageNotFound(f"the image {spec.image!r} is not on the engine and cannot be pulled")
-                if pulling:
-                    pulling(f"{spec.image}: pulled")
-                self.images.add(spec.image)
+                raise ImageNotFound(f"the image {spec.image!r} is not on the engine")
             self._check_networks(spec)
             for mount in spec.mounts:
-                if mount.type == "bind" and mount.source in self.missing_sources:
-                    raise MountSourceNotFound(f"the mount source {mount.source!r} does not exist on the host")
+                if mount["Type"] == "bind" and mount["Source"] in self.missing_sources:
+                    raise MountSourceNotFound(f"the mount source {mount['Source']!r} does not exist on the host")
             workload = Workload(spec, self._gate, self.programs, self.volumes)
             self._workloads[workload.id] = workload
             return workload.id
 
-    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> bool:
+    def start_workload(self, id: str) -> None:
         """See `Backend.start_workload`."""
-        with self._gate.call("start_workload", deadline):
-            return self._start(id)
+        with self._gate.call("start_workload"):
+            workload = self._find(id)
+            if not workload.running:
+                self._check_networks(workload.spec)
+                self._check_ports(workload)
+            workload.start()
 
-    def _start(self, id: str) -> bool:
-        workload = self._find(id)
-        if not workload.running:
-            self._check_networks(workload.spec)
-            self._check_ports(workload)
-        return workload.start()
-
-    def stop_workload(self, id: str, timeout: float, *, deadline: Deadline | None = None) -> None:
+    def stop_workload(self, id: str, timeout: float) -> None:
         """See `Backend.stop_workload`."""
-        with self._gate.call("stop_workload", deadline) as until:
+        with self._gate.call("stop_workload"):
             workload = self._find(id)
             obeys = workload.status is ContainerStatus.RUNNING and not workload.ignores_sigterm
             if timeout > 0 and not obeys:
-                self._let_time_pass(workload, timeout, until)
+                self._let_time_pass(workload, timeout)
             if workload.running:
                 workload.end(TERMINATED if timeout > 0 and obeys else KILLED, self._gate.now)
 
-    def restart_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
-        """See `Backend.restart_workload`."""
-        with self._gate.call("restart_workload", deadline):
-            workload = self._find(id)
-            if workload.running:
-                workload.end(KILLED, self._gate.now)
-            self._start(id)
-
-    def remove_workload(self, id: str, *, force: bool = True, deadline: Deadline | None = None) -> bool:
+    def remove_workload(self, id: str, *, force: bool = True) -> None:
         """See `Backend.remove_workload`."""
-        with self._gate.call("remove_workload", deadline):
+        with self._gate.call("remove_workload"):
             workload = self._workloads.get(id)
             if workload is None:
-                return False
+                return
             workload.catch_up()
             if workload.running and not force:
                 raise ContainerError(f"container {id[:12]} runs: it is not removed")
             self._remove(workload)
-            return True
 
-    def inspect_workload(self, id: str, *, deadline: Deadline | None = None) -> WorkloadInfo:
+    def inspect_workload(self, id: str) -> WorkloadInfo:
         """See `Backend.inspect_workload`."""
-        with self._gate.call("inspect_workload", deadline):
+        with self._gate.call("inspect_workload"):
             named = [workload for workload in self._workloads.values() if workload.spec.name == id]
             return (self._find(named[0].id) if named else self._find(id)).info()
 
-    def list_workloads(self, filters: Filters | None = None, *, deadline: Deadline | None = None) -> list[WorkloadRow]:
+    def list_workloads(self, filters: Filters | None = None) -> list[WorkloadRow]:
         """See `Backend.list_workloads`."""
         filters = filters or {}
         if unknown := filters.keys() - {"label", "name"}:
             raise InvalidInput(f"list_workloads has no filter {sorted(unknown)}: there are 'label' and 'name'")
-        with self._gate.call("list_workloads", deadline):
+        with self._gate.call("list_workloads"):
             rows = [self._find(id).row() for id in self._workloads]
             return [row for row in rows if matches(row, filters)]
 
-    def get_workload_logs(self, id: str, lines: int, *, deadline: Deadline | None = None) -> str:
+    def get_workload_logs(self, id: str, lines: int) -> str:
         """See `Backend.get_workload_logs`."""
-        with self._gate.call("get_workload_logs", deadline):
+        with self._gate.call("get_workload_logs"):
             return self._find(id).log(lines)
 
-    def get_accessible_ports(self, id: str, *, deadline: Deadline | None = None) -> dict[int, int]:
+    def get_accessible_ports(self, id: str) -> dict[int, int]:
         """See `Backend.get_accessible_ports`."""
-        with self._gate.call("get_accessible_ports", deadline):
+        with self._gate.call("get_accessible_ports"):
             workload = self._find(id)
             return {port: port for port in workload.spec.ports} if workload.running else {}
 
-    def open_stream(self, id: str, spec: ExecSpec | None, *, deadline: Deadline | None = None) -> ExecStream:
+    def open_stream(self, id: str, spec: ExecSpec) -> ExecStream:
         """See `Backend.open_stream`."""
-        with self._gate.call("open_stream", deadline):
+        with self._gate.call("open_stream"):
             workload = self._find(id)
-            return FakeStream(self._gate, workload, workload.attach() if spec is None else workload.run(spec))
+            return FakeStream(self._gate, workload, workload.run(spec))
 
     # --- behind podkit's back -----------------------------------------------------------------------
 
@@ -291,7 +261,7 @@ class FakeBackend:
         """Have the next calls of a method fail.
 
         Args:
-            method: one of `Backend`'s, or `wait`, `read`, `write` or `exit_code` of its streams.
+            method: one of `Backend`'s, or `read`, `write` or `exit_code` of its streams.
             error: what they raise.
             times: how many calls.
             after: fail once the engine has done what was asked: as when its answer is lost.
@@ -352,11 +322,11 @@ class FakeBackend:
                 f"port {clash[0]} of the host is already in use: choose another one, or stop its user"
             )
 
-    def _let_time_pass(self, workload: Workload, seconds: float, deadline: Deadline) -> None:
+    def _let_time_pass(self, workload: Workload, seconds: float) -> None:
         """Wait, by the clock inside, until a workload has ended by itself, and at most so long."""
-        until = self._gate.now + seconds
+        deadline, until = call_deadline(), self._gate.now + seconds
         while workload.running and self._gate.now < until:
-            if deadline.expired:
+            if deadline.reached:
                 raise EngineTimeout(f"container {workload.id[:12]} still runs")
             self._gate.wait(deadline, min(until, workload.wakes_at))
             workload.catch_up()

@@ -14,7 +14,6 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
-from podkit import SessionProxy
 from tests.support.leftovers import LABEL
 from tests.support.run import run_id, workspaces_host
 from tests.support.waiting import eventually
@@ -63,7 +62,6 @@ class Engine:
         self._numbers = itertools.count()
         self._made: list[Any] = []
         self._volumes: list[str] = []
-        self._images: list[str] = []
 
     # --- looking ------------------------------------------------------------------------------------
 
@@ -172,14 +170,6 @@ class Engine:
         """Remove a volume that podkit is about to make, at the end."""
         self._volumes.append(name)
 
-    def changed_image(self, changes: Sequence[str]) -> str:
-        """The test's image with instructions of a Dockerfile applied; its name."""
-        container = self.container(["true"], start=False)
-        name = f"{self.prefix}/changed{next(self._numbers)}:test"
-        made = container.commit(repository=name.partition(":")[0], tag="test", changes="\n".join(changes))
-        self._images.append(made.id)
-        return name
-
     def run(self, command: Sequence[str], **options: Any) -> str:
         """Run a command in a container of its own and give what it printed."""
         container = self.container(command, **options)
@@ -212,9 +202,6 @@ class Engine:
             else:
                 self._take_away(made.remove)
         self._made.clear()
-        for id in self._images:
-            self._take_away(lambda id=id: self.client.api.remove_image(id, force=True))
-        self._images.clear()
         for name in self._volumes:
             self._take_away(lambda name=name: self.client.api.remove_volume(name))
 
@@ -225,13 +212,6 @@ class Engine:
             except APIError as exc:
                 if exc.status_code != 409:  # its removal is under way
                     raise
-
-
-def container_of(session: SessionProxy) -> str:
-    """The id of a session's container, which there must be."""
-    id = session.get_info().container_id
-    assert id is not None
-    return id
 
 
 def remove_directory(engine: Engine, directory: Path) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from podkit.backends.base import SharedFiles
-from podkit.core._spec import main_process, workload_spec
-from podkit.core.models import ContainerConfig
+from podkit.core._spec import main_process, mount_to_dict, workload_spec
+from podkit.core.models import ContainerConfig, Mount
 
 
 @pytest.mark.parametrize(
@@ -32,7 +31,7 @@ def test_the_main_process_is(fields: dict[str, Any], entrypoint: Any, command: A
 
 
 def spec(**fields: Any) -> Any:
-    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], ["front"], None)
+    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], ["front"])
 
 
 def test_podkits_own_process_runs_under_the_engines_init() -> None:
@@ -72,32 +71,20 @@ def test_the_rest_is_handed_on() -> None:
     assert (found.environment, found.memory_bytes) == ({"A": "1"}, 1 << 30)
 
 
-# --- with the agent --------------------------------------------------------------------------------
-
-AGENT = SharedFiles(name="podkit-agent-x", target="/run/podkit", by_architecture={})
-
-
-def with_agent(**fields: Any) -> Any:
-    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], [], AGENT)
-
-
 @pytest.mark.parametrize(
-    ("fields", "seconds"),
-    [({}, "60"), ({"container_lifetime_seconds": 5}, "5"), ({"entrypoint": []}, "infinity")],
-    ids=str,
+    ("mount", "made"),
+    [
+        (
+            Mount(source="/a", target="/b", read_only=True),
+            {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True},
+        ),
+        (
+            Mount(source="data", target="/b", type="volume"),
+            {"Type": "volume", "Source": "data", "Target": "/b", "ReadOnly": False},
+        ),
+        (Mount(target="/b", type="tmpfs"), {"Type": "tmpfs", "Target": "/b", "ReadOnly": False}),
+    ],
+    ids=lambda value: getattr(value, "type", ""),
 )
-def test_the_agent_is_the_sleep_that_keeps_a_container_alive(fields: dict[str, Any], seconds: str) -> None:
-    found = with_agent(**fields)
-    assert (found.entrypoint, found.command) == (["/run/podkit/agent"], ["sleep", seconds])
-    assert (found.init, found.attachable, found.shared) == (False, True, AGENT)
-    assert found.labels == {"a": "b", "podkit.agent": "podkit-agent-x", "podkit.lifetime": seconds}
-
-
-@pytest.mark.parametrize(
-    "fields", [{"command": ["serve"]}, {"entrypoint": ["/init"]}, {"use_image_defaults": True}], ids=str
-)
-def test_the_agent_stands_beside_a_main_process_of_the_users_own(fields: dict[str, Any]) -> None:
-    found = with_agent(**fields)
-    assert (found.entrypoint, found.command) == main_process(ContainerConfig(**fields))
-    assert (found.attachable, found.shared) == (False, AGENT)
-    assert "podkit.lifetime" not in found.labels
+def test_a_mount_becomes_dockers_mount_dict(mount: Mount, made: dict[str, Any]) -> None:
+    assert mount_to_dict(mount) == made

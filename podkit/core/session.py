@@ -166,10 +166,9 @@ class BaseSessionManager:
         while True:
             try:
                 return self._find(entry, config) or self._create(entry, config)
-            except (ContainerNotFound, SessionConflict) as exc:
-                # another process closes it at the same time, or has just created it
+            except ContainerNotFound:  # another process closes it at the same time
                 giving_up = giving_up or Deadline.after(_LOST_SECONDS)
-                if giving_up.reached or (isinstance(exc, SessionConflict) and config is not None):
+                if giving_up.reached:
                     raise
 
     def _find(self, entry: SessionEntry, config: ContainerConfig | None) -> Session | None:
@@ -183,7 +182,15 @@ class BaseSessionManager:
     def _create(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
         manager = self.container_manager
         wanted = config or (ContainerConfig(image=self.default_image) if self.default_image else ContainerConfig())
-        container_id, _ = manager.create_container(entry.user_id, entry.session_id, wanted)
+        try:
+            container_id, _ = manager.create_container(entry.user_id, entry.session_id, wanted)
+        except SessionConflict as exc:
+            if config is not None:
+                raise
+            # another process has just created it, in another way than by default: any will do
+            if session := self._find(entry, config):
+                return session
+            raise ContainerNotFound("another process created the session's container and closed it again") from exc
         record = manager.containers[container_id]
         manager.start_container(container_id, record.config)
         session = self._connect(entry, record)

@@ -143,8 +143,10 @@ def test_a_session_in_another_workspace_is_a_conflict(
 ) -> None:
     sessions.create_session("bob", "1")
     elsewhere = BaseSessionManager(SimpleContainerManager(fake, PREFIX, tmp_path / "elsewhere"))
+    fake.calls.clear()
     with pytest.raises(SessionConflict, match="workspace"):
         elsewhere.create_session("bob", "1")
+    assert len(fake.calls) < 5, "it lasts, so nothing is tried again"
     elsewhere.close_session("bob", "1")
     assert names_on(fake) == []
 

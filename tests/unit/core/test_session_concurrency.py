@@ -69,6 +69,30 @@ def test_of_two_that_create_one_session_in_two_ways_one_gets_a_conflict(
     assert len(names_on(fake)) == 1
 
 
+def test_who_asks_for_any_configuration_gets_what_another_process_has_just_created(
+    fake: FakeBackend, manager: SimpleContainerManager, sessions: BaseSessionManager, recorder: Recorder
+) -> None:
+    theirs = another(manager)
+    fake.interpose("create_workload", lambda: theirs.create_session("bob", "1", ContainerConfig(cpu_limit=0.5)))
+    assert sessions.create_session("bob", "1").config.cpu_limit == 0.5
+    assert len(names_on(fake)) == 1
+    assert "on_session_created" not in recorder.names
+
+
+def test_who_asks_for_any_configuration_creates_it_where_another_process_has_closed_its_own_again(
+    fake: FakeBackend, manager: SimpleContainerManager, sessions: BaseSessionManager
+) -> None:
+    theirs = another(manager)
+
+    def create() -> None:
+        theirs.create_session("bob", "1", ContainerConfig(cpu_limit=0.5))
+        fake.interpose("inspect_workload", lambda: theirs.close_session("bob", "1"), after=True)
+
+    fake.interpose("create_workload", create)
+    assert sessions.create_session("bob", "1").config.cpu_limit == ContainerConfig().cpu_limit
+    assert len(names_on(fake)) == 1
+
+
 def test_sixteen_threads_that_use_a_lost_session_recreate_it_once(
     fake: FakeBackend, sessions: BaseSessionManager, recorder: Recorder
 ) -> None:

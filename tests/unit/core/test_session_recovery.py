@@ -225,6 +225,24 @@ def test_a_container_that_is_lost_for_ever_is_given_up(
         sessions.execute_command("bob", "1", "echo hello", timeout=0.1)
 
 
+def test_a_container_that_is_lost_again_and_again_is_given_up_also_by_who_set_no_timeout(
+    fake: FakeBackend, sessions: BaseSessionManager, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podkit.core.session._LOST_SECONDS", 0.1)
+    fake.interpose("open_stream", lambda: fake.vanish(id_of(session)), times=1_000_000)
+    with within(5), pytest.raises(ContainerNotFound):
+        run(sessions)
+
+
+def test_a_session_that_is_closed_again_and_again_is_given_up(
+    fake: FakeBackend, sessions: BaseSessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podkit.core.session._LOST_SECONDS", 0.1)
+    fake.fail("start_workload", ContainerNotFound("closed by another process"), times=1_000_000)
+    with within(5), pytest.raises(ContainerNotFound):
+        sessions.create_session("bob", "2")
+
+
 def test_a_container_that_is_lost_many_times_in_a_row_is_brought_back_each_time(
     fake: FakeBackend, sessions: BaseSessionManager, session: Session
 ) -> None:

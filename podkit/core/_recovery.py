@@ -63,7 +63,7 @@ def look(manager: BaseContainerManager, container_id: str) -> WorkloadInfo | Non
     return _look_until(
         manager,
         container_id,
-        lambda info: judge(info) is not Remedy.RECREATE or (info is not None and info.oom_killed),
+        lambda info: judge(info) is not Remedy.RECREATE or info.oom_killed,
         _SETTLE_SECONDS,
     )
 
@@ -77,7 +77,7 @@ def look_for_end(manager: BaseContainerManager, container_id: str) -> WorkloadIn
 
 
 def _look_until(
-    manager: BaseContainerManager, container_id: str, settled: Callable[[WorkloadInfo | None], bool], seconds: float
+    manager: BaseContainerManager, container_id: str, settled: Callable[[WorkloadInfo], bool], seconds: float
 ) -> WorkloadInfo | None:
     found: list[WorkloadInfo | None] = []
 
@@ -86,7 +86,8 @@ def _look_until(
             found.append(manager.inspect_container(container_id))
         except ContainerNotFound:
             found.append(None)
-        return found[-1] is None or settled(found[-1])
+        info = found[-1]
+        return info is None or settled(info)
 
     wait_until(check, deadline=Deadline.after(seconds), interval=0.05)
     return found[-1]

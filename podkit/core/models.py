@@ -34,8 +34,9 @@ from podkit.errors import CommandFailed, InvalidInput
 DEFAULT_IMAGE = "python:3.11-alpine"
 DEFAULT_WORKING_DIR = "/workspace"
 TIMEOUT_EXIT_CODE = 124
-_UID_MAXIMUM = (1 << 31) - 1  # engines refuse more, and only once the command is to start
 """The exit code of a command that was over its time, as of coreutils' `timeout`."""
+
+_UID_MAXIMUM = (1 << 31) - 1  # engines refuse more, and only once the command is to start
 
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import threading
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.backends._registry import default_backend
+from podkit.backends._registry import close_backends, default_backend
 from podkit.backends.base import Backend
 from podkit.core import _checks
 from podkit.core.files import SessionFiles
@@ -169,9 +170,19 @@ def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None
 
 
 def reset_lifecycle_cache() -> None:
-    """Forget the container managers that this process keeps; no container is removed, and the next call finds them."""
+    """Close and forget the container managers that this process keeps, and the connections of their engines.
+
+    No container is removed: the next call finds them all. Sessions that are still held can be used on.
+    """
     with _lock:
+        managers = list(_managers.values())
         _managers.clear()
+    for sessions in managers:
+        sessions.close()
+    close_backends()
+
+
+atexit.register(reset_lifecycle_cache)
 
 
 def get_docker_session(

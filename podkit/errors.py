@@ -16,14 +16,16 @@ PodkitError
 │   ├── NetworkNotFound                     a network of the configuration does not exist
 │   ├── MountSourceNotFound                 a mount's source does not exist where the engine is
 │   ├── PortUnavailable                     a port of the configuration is taken on the host
-│   └── NameTaken                           the container's name belongs to something that is not ours
+│   ├── NameTaken                           the container's name belongs to something that is not ours
+│   └── NotSupported                        this engine cannot do it at all
 ├── ContainerError
 │   ├── ContainerNotFound                   it was removed
 │   ├── ContainerNotRunning                 it is there, but stopped or paused
 │   └── ContainerFailedToStart (RuntimeError)  it did not stay up; the exit code and the log are in the message
 ├── SessionError
 │   ├── SessionNotFound                     no such session; create it first
-│   └── SessionConflict                     it exists with another configuration
+│   ├── SessionConflict                     it exists with another configuration
+│   └── SessionBusy (TimeoutError)          another thread still makes, recovers or closes it; try again
 ├── CommandError
 │   ├── CommandFailed                       raised by `ProcessResult.check()`
 │   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
@@ -97,6 +99,10 @@ class NameTaken(EngineError):
     """The container's name belongs to something that podkit cannot prove to be its own; it was not touched."""
 
 
+class NotSupported(EngineError):
+    """This engine cannot do what was asked of it; another one may."""
+
+
 class ContainerError(PodkitError):
     """Something is wrong with a container."""
 
@@ -133,6 +139,13 @@ class SessionNotFound(SessionError):
 
 class SessionConflict(SessionError):
     """The session exists with another configuration than the one asked for."""
+
+
+class SessionBusy(SessionError, TimeoutError):
+    """Another thread of this process still makes, recovers or closes the session, or restarts its container.
+
+    Nothing was done: try again, or with a longer timeout.
+    """
 
 
 class CommandError(PodkitError):

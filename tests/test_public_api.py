@@ -285,14 +285,14 @@ def run_python(code: str, cwd: Path) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize("module", ["podkit", "podkit.testing", "podkit.monitors.health"])
+@pytest.mark.parametrize("module", ["podkit", "podkit.testing", "podkit.monitors.health", "podkit.backends.docker"])
 def test_importing_loads_no_engines_sdk_starts_no_thread_and_says_nothing(module: str, tmp_path: Path) -> None:
     assert json.loads(run_python(IMPORT.format(module=module), tmp_path)) == [[], 0]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_importing_the_backend_loads_the_sdk_that_the_others_do_not_need(tmp_path: Path) -> None:
-    assert "docker" in json.loads(run_python(IMPORT.format(module="podkit.backends.docker"), tmp_path))[0]
+def test_the_sdk_is_loaded_by_the_one_module_that_uses_it(tmp_path: Path) -> None:
+    assert "docker" in json.loads(run_python(IMPORT.format(module="podkit.backends._docker_sdk"), tmp_path))[0]
 
 
 # --- the house -------------------------------------------------------------------------------------

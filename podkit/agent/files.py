@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from podkit.agent.commands import CommandRequest, Outcome
-from podkit.agent.fallback import EngineExec
+from podkit.agent.runner import Runner
 from podkit.errors import FileError, FileMissing, FileTooLarge, NotAFile, PathEscape, PodkitError
 
 FILE_SECONDS = 300.0
@@ -50,13 +50,13 @@ exec cat -- "$file"
 """
 
 
-def write_file(exec: EngineExec, container_id: str, path: PurePosixPath, content: bytes, root: str) -> None:
+def write_file(runner: Runner, container_id: str, path: PurePosixPath, content: bytes, root: str) -> None:
     """Write a file in one step: a reader sees the old one or the new one.
 
     Runs as the container's user. A file that exists keeps its mode.
 
     Args:
-        exec: runs the script.
+        runner: runs the script.
         container_id: of a running container.
         path: absolute, without `..`.
         content: what to write.
@@ -66,12 +66,12 @@ def write_file(exec: EngineExec, container_id: str, path: PurePosixPath, content
         FileError: the file could not be written; a more exact class where one fits.
         ContainerError: the container is gone or does not run.
     """
-    outcome = _run(exec, container_id, WRITE_SCRIPT, [str(path), root], content, 0)
+    outcome = _run(runner, container_id, WRITE_SCRIPT, [str(path), root], content, 0)
     if outcome.exit_code or outcome.timed_out:
         _fail("write", path, outcome, 0)
 
 
-def read_file(exec: EngineExec, container_id: str, path: PurePosixPath, root: str, limit_bytes: int) -> bytes:
+def read_file(runner: Runner, container_id: str, path: PurePosixPath, root: str, limit_bytes: int) -> bytes:
     """Read a regular file; links are followed as long as they stay below `root`.
 
     Raises:
@@ -80,7 +80,7 @@ def read_file(exec: EngineExec, container_id: str, path: PurePosixPath, root: st
         FileError: it could not be read; a more exact class where one fits.
         ContainerError: the container is gone or does not run.
     """
-    outcome = _run(exec, container_id, READ_SCRIPT, [str(path), root, str(limit_bytes)], None, limit_bytes)
+    outcome = _run(runner, container_id, READ_SCRIPT, [str(path), root, str(limit_bytes)], None, limit_bytes)
     data = outcome.stdout.data
     if outcome.exit_code or outcome.timed_out or len(data) > limit_bytes:
         _fail("read", path, outcome, limit_bytes)
@@ -88,10 +88,10 @@ def read_file(exec: EngineExec, container_id: str, path: PurePosixPath, root: st
 
 
 def _run(
-    exec: EngineExec, container_id: str, script: str, arguments: list[str], input: bytes | None, limit_bytes: int
+    runner: Runner, container_id: str, script: str, arguments: list[str], input: bytes | None, limit_bytes: int
 ) -> Outcome:
     argv = ["sh", "-c", script, "podkit-file", *arguments]
-    return exec.run(
+    return runner.run(
         container_id,
         CommandRequest(
             argv=argv,

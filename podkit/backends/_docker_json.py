@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from podkit.backends.base import WorkloadInfo, WorkloadRow, WorkloadSpec
+from podkit.backends.base import ExecSpec, MountSpec, WorkloadInfo, WorkloadRow, WorkloadSpec
 from podkit.core.models import ContainerStatus
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
@@ -28,16 +28,18 @@ _STATUS = {
 }
 
 
-def container_request(spec: WorkloadSpec, mounts: Sequence[Mapping[str, Any]], binds: Sequence[str]) -> dict[str, Any]:
-    """Give the body of `POST /containers/create`.
+def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any]:
+    """Return the body of `POST /containers/create`.
 
     Args:
         spec: what to make.
-        mounts: its mounts, as mount dicts.
-        binds: further ones in the older form `source:target:flags`.
+        binds: its mounts of a directory of a volume, in the older form `source:target:flags`.
     """
+    mounts = [mount for mount in spec.mounts if not mount.subpath]
+    if shared := spec.shared:
+        mounts.append(MountSpec(type="volume", source=shared.name, target=shared.target, read_only=True))
     host: dict[str, Any] = {
-        "Mounts": list(mounts),
+        "Mounts": [_mount(mount) for mount in mounts],
         "Binds": list(binds),
         "PortBindings": {f"{port}/tcp": [{"HostIp": _LOOPBACK, "HostPort": str(port)}] for port in spec.ports},
         "CpuPeriod": _CPU_PERIOD,
@@ -65,6 +67,30 @@ def container_request(spec: WorkloadSpec, mounts: Sequence[Mapping[str, Any]], b
     return body | {key: value for key, value in optional.items() if value is not None}
 
 
+def _mount(mount: MountSpec) -> dict[str, Any]:
+    made: dict[str, Any] = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
+    if mount.source:
+        made["Source"] = mount.source
+    memory = {"SizeBytes": mount.size_bytes, "Mode": mount.mode}
+    if options := {key: value for key, value in memory.items() if value is not None}:
+        made["TmpfsOptions"] = options
+    return made
+
+
+def exec_request(spec: ExecSpec) -> dict[str, Any]:
+    """Return the body of `POST /containers/{id}/exec`."""
+    return {
+        "Cmd": list(spec.argv),
+        "User": spec.user or "",
+        "WorkingDir": spec.working_dir or "",
+        "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+        "AttachStdin": spec.stdin,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Tty": False,
+    }
+
+
 def workload_info(data: Mapping[str, Any]) -> WorkloadInfo:
     """Read the answer of `GET /containers/{id}/json`."""
     state, config = data["State"], data["Config"]
@@ -85,7 +111,6 @@ def workload_info(data: Mapping[str, Any]) -> WorkloadInfo:
         user=config.get("User") or "",
         networks=tuple(data["NetworkSettings"].get("Networks") or ()),
         mounts=tuple((mount.get("Source", ""), mount["Destination"]) for mount in data.get("Mounts") or ()),
-        running_commands=len(data.get("ExecIDs") or ()),
     )
 
 

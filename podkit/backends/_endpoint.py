@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from podkit.backends._tls import TlsSocket
 from podkit.errors import EngineUnavailable
 from podkit.utils._deadline import Deadline
 
+if TYPE_CHECKING:
+    from podkit.backends._tls import TlsSocket
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+    Connection = socket.socket | TlsSocket
+
+_UNSENT_BYTES = 1 << 20  # what the engine has not taken yet: each time there is room again wakes the sender
+
+
+class Tls(NamedTuple):
     """Where the certificates of a TLS connection are.
 
     Attributes:
@@ -34,8 +37,7 @@ class Tls:
         return str(path) if path.is_file() else None
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """An address at which an engine may listen.
 
     Attributes:
@@ -92,6 +94,8 @@ def _current_context(environ: Mapping[str, str]) -> str | None:
 
 
 def _context_endpoint(name: str, contexts: Path) -> Endpoint:
+    import hashlib  # late: it loads OpenSSL
+
     key = hashlib.sha256(name.encode()).hexdigest()  # the client's own name for the context's directory
     try:
         found = json.loads((contexts / "meta" / key / "meta.json").read_text())["Endpoints"]["docker"]
@@ -107,7 +111,7 @@ def _context_endpoint(name: str, contexts: Path) -> Endpoint:
     )
 
 
-def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket | TlsSocket:
+def dial(endpoint: Endpoint, deadline: Deadline) -> Connection:
     """Open a connection of one's own to the engine.
 
     Blocks until the deadline at most.
@@ -115,15 +119,18 @@ def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket | TlsSocket:
     Raises:
         OSError: nothing listens, or not in time.
         EngineUnavailable: this kind of address is not spoken.
+
+    The errors do not name the endpoint: the caller knows it.
     """
     try:
         parts = urlsplit(endpoint.url)
         port = parts.port or (2376 if endpoint.tls else 2375)
     except ValueError as exc:
-        raise EngineUnavailable(f"{endpoint} is no address: {exc}") from exc
+        raise EngineUnavailable(f"this is no address: {exc}") from exc
     if parts.scheme == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT_BYTES)  # or as much as the kernel allows
             connection.settimeout(deadline.wait_seconds())
             connection.connect(parts.path)
         except BaseException:
@@ -131,16 +138,23 @@ def dial(endpoint: Endpoint, deadline: Deadline) -> socket.socket | TlsSocket:
             raise
         return connection
     if parts.scheme == "tcp" and parts.hostname:
-        connection = socket.create_connection((parts.hostname, port), deadline.wait_seconds())
+        try:
+            connection = socket.create_connection((parts.hostname, port), deadline.wait_seconds())
+        except UnicodeError as exc:
+            raise EngineUnavailable(f"this is no address: {exc}") from exc
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return _encrypt(connection, endpoint.tls, parts.hostname) if endpoint.tls else connection
     raise EngineUnavailable(
-        f"{endpoint}: podkit speaks unix:// and tcp://; for ssh, forward the socket with "
+        "podkit speaks unix:// and tcp://; for ssh, forward the socket with "
         "'ssh -NL /tmp/docker.sock:/var/run/docker.sock HOST' and set DOCKER_HOST=unix:///tmp/docker.sock"
     )
 
 
 def _encrypt(connection: socket.socket, tls: Tls, hostname: str) -> TlsSocket:
+    import ssl  # late: most engines are on this machine
+
+    from podkit.backends._tls import TlsSocket
+
     context = ssl.create_default_context(cafile=tls.file("ca.pem"))
     if not tls.verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -25,7 +25,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def default_backend() -> Backend:
-    """Give the connected backend that all of this process shares, as long as the environment names the same engine.
+    """Return the connected backend that all of this process shares, as long as the environment names the same engine.
 
     Raises:
         EngineUnavailable: no engine answers; the next call tries again.
@@ -38,3 +38,12 @@ def default_backend() -> Backend:
         backend = _backends[key]
     backend.connect()
     return backend
+
+
+def close_backends() -> None:
+    """Close and forget the backends that this process shares; who still holds one can use it on."""
+    with _lock:
+        backends = list(_backends.values())
+        _backends.clear()
+    for backend in backends:
+        backend.close()

@@ -2,7 +2,8 @@
 
 A backend makes, starts, stops, removes, inspects and lists workloads, and opens a byte stream to a process inside one.
 Commands, timeouts, output limits, files, sessions are written once, above it. The seam is drawn so that a Kubernetes
-pod fits as well as a container: creating may already start, mounts are fixed at birth, and there is no file transfer.
+pod fits as well as a container: creating may already start, mounts are fixed at birth, there is no file transfer, and
+who wants a workload restarted asks for that. What an engine cannot do is `NotSupported`, never an empty answer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, TypedDict
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, TypedDict
 
 from podkit.core.models import ContainerStatus
 from podkit.utils._deadline import Deadline
@@ -19,10 +21,13 @@ from podkit.utils._deadline import Deadline
 __all__ = [
     "Backend",
     "Chunk",
+    "Deadline",
     "ExecSpec",
     "ExecStream",
     "Filters",
+    "MountSpec",
     "NotStarted",
+    "SharedFiles",
     "Stream",
     "WorkloadInfo",
     "WorkloadRow",
@@ -34,8 +39,47 @@ Filters = Mapping[str, str | Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MountSpec:
+    """One mount of a workload.
+
+    Attributes:
+        type: `bind` for a directory or file of the engine's host, `volume`, or `tmpfs` for memory.
+        target: the absolute path inside.
+        source: the absolute path on the engine's host, or the name of the volume, which is made where it is missing; a
+            volume without a name is made for this workload alone.
+        read_only: whether it refuses to be written to.
+        subpath: the directory of the volume that is mounted alone, made where it is missing; `""` for all of it.
+        size_bytes: how much a `tmpfs` may hold; `None` for the engine's default.
+        mode: the permissions of a `tmpfs`; `None` for the engine's default.
+    """
+
+    type: Literal["bind", "volume", "tmpfs"]
+    target: str
+    source: str = ""
+    read_only: bool = False
+    subpath: str = ""
+    size_bytes: int | None = None
+    mode: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFiles:
+    """Programs that all workloads of an engine share, read-only.
+
+    Attributes:
+        name: unique to this content, such as a name with a digest; no other content ever has it.
+        target: the absolute directory in which a workload sees them.
+        by_architecture: the engine's architecture in Go's terms (`amd64`, `arm64`) -> name and file of each program.
+    """
+
+    name: str
+    target: str
+    by_architecture: Mapping[str, Mapping[str, Path]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
-    """What a workload is made of, in no engine's terms but the mounts'.
+    """What a workload is made of, in no engine's terms.
 
     Attributes:
         name: at most 63 characters; unique on the engine.
@@ -46,7 +90,7 @@ class WorkloadSpec:
         environment: variables of the main process and of every command.
         user: `None` means the image's.
         working_dir: absolute; the backend sees that it exists.
-        mounts: Docker's mount dicts: `Type`, `Source`, `Target`, `ReadOnly`, `VolumeOptions`, `TmpfsOptions`.
+        mounts: no two have the same target.
         ports: each is published on the same port of the host's loopback.
         networks: names of existing networks; empty means the engine's default.
         cpu_limit: cores.
@@ -54,6 +98,8 @@ class WorkloadSpec:
         pids_limit: limit of processes and threads.
         capabilities: all that the workload keeps.
         init: run the engine's own init as first process, which reaps and passes signals on.
+        shared: files that it sees besides its mounts; creating the first workload that names them places them on the
+            engine, running nothing, and the others only use them.
     """
 
     name: str
@@ -64,7 +110,7 @@ class WorkloadSpec:
     environment: Mapping[str, str]
     user: str | None
     working_dir: str
-    mounts: Sequence[Mapping[str, Any]]
+    mounts: Sequence[MountSpec]
     ports: Sequence[int]
     networks: Sequence[str]
     cpu_limit: float
@@ -72,6 +118,7 @@ class WorkloadSpec:
     pids_limit: int
     capabilities: Sequence[str]
     init: bool
+    shared: SharedFiles | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +140,6 @@ class WorkloadInfo:
         user: who runs it, empty for the image's default of root.
         networks: the names of the networks that it is in.
         mounts: pairs of the source on the engine's host and the target inside.
-        running_commands: how many commands run in it besides the main process.
     """
 
     id: str
@@ -110,7 +156,6 @@ class WorkloadInfo:
     user: str = ""
     networks: Sequence[str] = ()
     mounts: Sequence[tuple[str, str]] = ()
-    running_commands: int = 0
 
 
 class WorkloadRow(TypedDict):
@@ -137,7 +182,9 @@ class Chunk(NamedTuple):
 
 
 class NotStarted(Exception):
-    """The engine could not start a command: nothing of it has run. Goes no further than to whoever runs commands.
+    """The engine could not start a command: nothing of it has run.
+
+    Internal: callers see exit code 126 or 127, or `ContainerNotRunning`.
 
     Attributes:
         exit_code: 127 where there is no such program, 126 where it cannot be run, `None` where it was not the program.
@@ -170,13 +217,13 @@ class ExecSpec:
 class ExecStream(Protocol):
     """The byte stream to one process. One thread may read while another writes; `close` may come from any."""
 
-    def read(self, deadline: Deadline) -> Chunk:
-        """Give the next bytes of output as they come; an empty chunk, for ever, once both streams have ended.
+    def read(self, deadline: Deadline) -> Chunk | None:
+        """Return the next bytes of output as they come; an empty chunk, for ever, once both streams have ended.
 
-        Bytes that are there are given at once, whatever the deadline.
+        Bytes that are there are returned at once, whatever the deadline. `None` says that nothing came before it;
+        reading may go on.
 
         Raises:
-            EngineTimeout: nothing came before the deadline; reading may go on.
             EngineUnavailable: the connection broke.
         """
         ...
@@ -186,7 +233,7 @@ class ExecStream(Protocol):
 
         Raises:
             BrokenPipeError: the process has closed its standard input, or ended.
-            EngineTimeout: not all could be written before the deadline.
+            EngineTimeout: not all could be written before the deadline; nothing more can be written.
         """
         ...
 
@@ -194,7 +241,7 @@ class ExecStream(Protocol):
         """End the process's standard input; its output goes on."""
         ...
 
-    def exit_code(self) -> int | None:
+    def exit_code(self, *, deadline: Deadline | None = None) -> int | None:
         """Ask the engine for the exit code; `None` while the process runs.
 
         Raises:
@@ -202,6 +249,7 @@ class ExecStream(Protocol):
                 ending; what was read of the output is the engine's.
             ContainerNotFound: the workload is gone, and with it the answer.
             InvalidInput: the engine refused the user or the working directory when it started the process.
+            EngineTimeout: the engine did not answer in time.
         """
         ...
 
@@ -213,45 +261,47 @@ class ExecStream(Protocol):
 class Backend(Protocol):
     """An engine. Making the object does no I/O; `connect` comes first.
 
-    Every method blocks for at most the deadline that its caller set (`podkit.utils._deadline.call_deadline`), also
-    while the engine is frozen, raises only errors of `podkit.errors`, and is safe to call from many threads. After
-    `os.fork()` a child makes connections of its own. All methods take the engine's full id; `inspect_workload` takes a
-    name too.
+    Every method raises only errors of `podkit.errors` and is safe to call from many threads. It blocks until its
+    `deadline` at most, also while the engine is frozen, and then raises `EngineTimeout`: what was asked may still
+    happen. Without one a call to the engine has 60 s. After `os.fork()` a child makes connections of its own. All
+    methods take the engine's full id; `inspect_workload` takes a name too.
     """
 
-    def connect(self) -> None:
-        """Find the engine and make sure that it answers; twice is harmless.
+    def connect(self, *, deadline: Deadline | None = None) -> None:
+        """Find the engine and make sure that it answers; twice is harmless, and after `close` it connects anew.
 
         Raises:
             EngineUnavailable: none answers; the message says what was tried, in order.
         """
         ...
 
-    def pull_image(self, image: str, progress: Callable[[str], None]) -> None:
-        """Fetch an image; blocks for as long as that takes. `progress` gets a short text every now and then.
-
-        Called by the container manager when `create_workload` misses the image.
-
-        Raises:
-            ImageNotFound: it cannot be had.
-        """
+    def close(self) -> None:
+        """Close the connections that no call uses; streams go on. Nothing on the engine changes; twice is harmless."""
         ...
 
-    def create_workload(self, spec: WorkloadSpec) -> str:
-        """Make a workload and give its id. It runs after `start_workload`, at the latest.
+    def create_workload(
+        self, spec: WorkloadSpec, *, pulling: Callable[[str], None] | None = None, deadline: Deadline | None = None
+    ) -> str:
+        """Make a workload and return its id, pulling its image first where that is missing.
 
-        Called with the same name by many threads and processes at once: one succeeds. Leaves nothing behind when it
-        fails.
+        It runs after `start_workload`, at the latest. Called with the same name by many threads and processes at once:
+        one succeeds. Leaves nothing behind when it fails.
+
+        Args:
+            spec: what to make.
+            pulling: gets a short text every now and then while the image is pulled.
+            deadline: until when; without one a pull has 60 s for each sign of life.
 
         Raises:
             NameTaken: a workload with this name exists.
-            ImageNotFound: the image is not on the engine.
+            ImageNotFound: the image is neither on the engine nor to be had.
             NetworkNotFound: a network does not exist; some engines notice it only at the start.
             MountSourceNotFound: a source does not exist where the engine is.
+            NotSupported: the engine has nothing for a part of `spec`.
         """
         ...
 
-    def start_workload(self, id: str) -> None:
+    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
         """Start a workload that was created or has ended; one that runs already is no error.
 
         Raises:
@@ -259,10 +309,11 @@ class Backend(Protocol):
             PortUnavailable: one of its ports is taken.
             NetworkNotFound: one of its networks is gone.
             ContainerFailedToStart: its main process cannot be run.
+            NotSupported: it has ended, and this engine cannot start it again.
         """
         ...
 
-    def stop_workload(self, id: str, timeout: float) -> None:
+    def stop_workload(self, id: str, timeout: float, *, deadline: Deadline | None = None) -> None:
         """Stop a workload; returns when nothing of it runs. One that does not run is no error.
 
         Close the streams to its commands first: an engine that cannot get rid of their output is slow to stop it.
@@ -270,13 +321,25 @@ class Backend(Protocol):
         Args:
             id: the full id.
             timeout: seconds from SIGTERM to SIGKILL; 0 kills at once.
+            deadline: until when; without one 60 s and `timeout`.
 
         Raises:
             ContainerNotFound: it is gone.
         """
         ...
 
-    def remove_workload(self, id: str, *, force: bool = True) -> None:
+    def restart_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
+        """Kill all that runs in a workload at once and start its main process anew; its id and its files stay.
+
+        One that has ended is started. Close the streams to its commands first.
+
+        Raises:
+            ContainerNotFound: it is gone.
+            ContainerFailedToStart: its main process cannot be run any more.
+        """
+        ...
+
+    def remove_workload(self, id: str, *, force: bool = True, deadline: Deadline | None = None) -> bool:
         """Remove a workload and what was made for it alone; a missing one is no error. Returns when it is gone.
 
         Called by `remove_container`, a failed create and the orphan cleaner: twice is normal.
@@ -284,52 +347,58 @@ class Backend(Protocol):
         Args:
             id: the full id.
             force: whether a running one is killed first; else it stays and `ContainerError` is raised.
+            deadline: until when.
+
+        Returns:
+            Whether this call removed it: of many at once that is one.
         """
         ...
 
-    def inspect_workload(self, id: str) -> WorkloadInfo:
-        """Say what the engine knows of a workload now.
+    def inspect_workload(self, id: str, *, deadline: Deadline | None = None) -> WorkloadInfo:
+        """Return what the engine says of a workload now.
 
         Raises:
             ContainerNotFound: there is none with this id or name.
         """
         ...
 
-    def list_workloads(self, filters: Filters | None = None) -> list[WorkloadRow]:
+    def list_workloads(self, filters: Filters | None = None, *, deadline: Deadline | None = None) -> list[WorkloadRow]:
         """List workloads in any state.
 
         Args:
             filters: `label`: texts `key=value`, or `key`, all of which must match; `name`: `"^text"` for names that
                 begin with the text, `"text"` for the name that equals it, matched by podkit and never by the engine.
+            deadline: until when.
 
         Raises:
             InvalidInput: there is no such filter.
         """
         ...
 
-    def get_workload_logs(self, id: str, lines: int) -> str:
-        """Give the last lines that the main process wrote, both streams together, at most 64 KiB.
+    def get_workload_logs(self, id: str, lines: int, *, deadline: Deadline | None = None) -> str:
+        """Return the last lines that the main process wrote, both streams together, at most 64 KiB.
 
         Raises:
             ContainerNotFound: it is gone.
         """
         ...
 
-    def get_accessible_ports(self, id: str) -> dict[int, int]:
-        """Give the published TCP ports: container port -> host port; empty while it does not run.
+    def get_accessible_ports(self, id: str, *, deadline: Deadline | None = None) -> dict[int, int]:
+        """Return the published TCP ports: container port -> host port; empty while it does not run.
 
         Raises:
             ContainerNotFound: it is gone.
         """
         ...
 
-    def open_stream(self, id: str, spec: ExecSpec) -> ExecStream:
+    def open_stream(self, id: str, spec: ExecSpec, *, deadline: Deadline | None = None) -> ExecStream:
         """Start a process inside a running workload and open the stream to it.
 
         Raises:
             ContainerNotFound: it is gone; nothing was started.
             ContainerNotRunning: it is stopped or paused; nothing was started.
             InvalidInput: the engine refused the user or the working directory.
+            NotSupported: the engine has nothing for a part of `spec`, such as a user.
         """
         ...
 
@@ -343,7 +412,7 @@ def matches(row: WorkloadRow, filters: Filters) -> bool:
 
 
 def filter_values(filters: Filters, key: str) -> list[str]:
-    """Give the texts of one filter as a list."""
+    """Return the texts of one filter as a list."""
     value = filters.get(key, ())
     return [value] if isinstance(value, str) else list(value)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from podkit.backends.base import Backend, WorkloadInfo, WorkloadSpec
+from podkit.backends.base import Backend, Deadline, WorkloadInfo, WorkloadSpec
 from podkit.core import _identity
 from podkit.core.models import ContainerConfig, ContainerStatus, StartupVerificationConfig, utc_now
 from podkit.errors import (
@@ -23,17 +23,15 @@ from podkit.errors import (
     EngineError,
     EngineTimeout,
     EngineUnavailable,
-    ImageNotFound,
     InvalidInput,
     NameTaken,
     PodkitError,
     SessionConflict,
 )
-from podkit.utils._deadline import Deadline, cleaning_up, wait_until
+from podkit.utils._deadline import CLEAN_UP_SECONDS, NEVER, wait_until
 
 LOG_LINES = 20
 _REMOVAL_SECONDS = 30.0  # how long another caller's removal of the same name is waited for
-CLEAN_UP_SECONDS = 1.9  # a call may be 2 s late
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +89,12 @@ def read_record(info: WorkloadInfo) -> ContainerRecord:
 
 
 def get_or_create(
-    backend: Backend, identity: _identity.Identity, spec: WorkloadSpec, pulling: Callable[[str], None]
+    backend: Backend,
+    identity: _identity.Identity,
+    spec: WorkloadSpec,
+    pulling: Callable[[str], None],
+    *,
+    deadline: Deadline | None = None,
 ) -> tuple[str, WorkloadInfo | None]:
     """Create the container, or find the one that another caller has created.
 
@@ -106,42 +109,39 @@ def get_or_create(
     """
     attempt = uuid.uuid4().hex
     spec = replace(spec, labels={**spec.labels, _identity.ATTEMPT: attempt})
-    patience, pulled = Deadline.after(_REMOVAL_SECONDS), False
+    patience = (deadline or NEVER).at_most(_REMOVAL_SECONDS)
     while True:
         try:
-            return backend.create_workload(spec), None
-        except ImageNotFound:
-            if pulled:
-                raise
-            _logger.info("pulling image %s", spec.image)
-            backend.pull_image(spec.image, pulling)
-            pulled = True
+            return backend.create_workload(spec, pulling=pulling, deadline=deadline), None
         except NameTaken:
-            found = find(backend, identity, spec.labels)
+            found = find(backend, identity, spec.labels, deadline=deadline)
             if found:
                 return found.id, found
-            if patience.reached:
+            if patience.expired:
                 raise
-            _make_room(backend, identity, patience)
+            _wait_for_name(backend, identity, patience)
         except (EngineTimeout, EngineUnavailable, KeyboardInterrupt, SystemExit):
             _remove_attempt(backend, spec.name, attempt)
             raise
 
 
-def find(backend: Backend, identity: _identity.Identity, wanted: Mapping[str, str]) -> WorkloadInfo | None:
+def find(
+    backend: Backend, identity: _identity.Identity, wanted: Mapping[str, str], *, deadline: Deadline | None = None
+) -> WorkloadInfo | None:
     """Look for the session's container; `None` where there is none, or it is going.
 
     Args:
         backend: the engine.
         identity: whose container.
         wanted: labels that it must carry where they are given: `REQUESTED` and `WORKSPACE`.
+        deadline: until when.
 
     Raises:
         NameTaken: what has the container's name is not this session's; it was not touched.
         SessionConflict: the container was asked for with another configuration or workspace.
     """
     try:
-        info = backend.inspect_workload(identity.name)
+        info = backend.inspect_workload(identity.name, deadline=deadline)
     except ContainerNotFound:
         return None
     if info.name != identity.name or not identity.owns(info.labels):
@@ -184,34 +184,35 @@ def configuration_difference(one: ContainerConfig, other: ContainerConfig) -> st
     return f"configuration ({', '.join(fields) or 'environment'})"
 
 
-def exists(backend: Backend, name: str) -> bool:
+def exists(backend: Backend, name: str, *, deadline: Deadline | None = None) -> bool:
     """Whether a container of this name exists."""
     try:
-        backend.inspect_workload(name)
+        backend.inspect_workload(name, deadline=deadline)
     except ContainerNotFound:
         return False
     return True
 
 
-def _make_room(backend: Backend, identity: _identity.Identity, patience: Deadline) -> None:
-    """Wait for the end of a container that another caller removes; one that failed to be removed is removed again."""
+def _wait_for_name(backend: Backend, identity: _identity.Identity, patience: Deadline) -> None:
+    """Wait until another caller's removal frees the name; remove a container that was left dead."""
     with suppress(ContainerNotFound, EngineError):
-        info = backend.inspect_workload(identity.name)
+        info = backend.inspect_workload(identity.name, deadline=patience)
         if identity.owns(info.labels) and info.status is ContainerStatus.DEAD:
-            backend.remove_workload(info.id)
-    wait_until(lambda: not exists(backend, identity.name), deadline=patience.at_most(1.0))
+            backend.remove_workload(info.id, deadline=patience)
+        wait_until(lambda: not exists(backend, identity.name, deadline=patience), deadline=patience.at_most(1.0))
 
 
 def _remove_attempt(backend: Backend, name: str, attempt: str) -> None:
     """Remove what a create whose answer was lost may have made: by its label, so never another caller's."""
-    with cleaning_up(CLEAN_UP_SECONDS), suppress(EngineError, ContainerNotFound):
-        info = backend.inspect_workload(name)
+    deadline = Deadline.after(CLEAN_UP_SECONDS)
+    with suppress(EngineError, ContainerNotFound):
+        info = backend.inspect_workload(name, deadline=deadline)
         if info.labels.get(_identity.ATTEMPT) == attempt:
-            backend.remove_workload(info.id)
+            backend.remove_workload(info.id, deadline=deadline)
 
 
-def wait_until_up(backend: Backend, id: str, config: ContainerConfig) -> None:
-    """See that a container that was just started stays up, as its configuration asks.
+def wait_until_up(backend: Backend, id: str, config: ContainerConfig, *, deadline: Deadline | None = None) -> None:
+    """Wait until a container that was just started is known to stay up, as its configuration asks.
 
     podkit's own `sleep` is not waited for unless the configuration differs from the default: the engine's answer to
     the start is proof enough that it runs.
@@ -227,25 +228,28 @@ def wait_until_up(backend: Backend, id: str, config: ContainerConfig) -> None:
 
     def steady() -> bool:
         nonlocal streak
-        info = backend.inspect_workload(id)
+        info = backend.inspect_workload(id, deadline=deadline)
         if info.status in (ContainerStatus.EXITED, ContainerStatus.DEAD):
-            raise failed_to_start(backend, info)
+            raise failed_to_start(backend, info, deadline=deadline)
         streak = streak + 1 if info.status is ContainerStatus.RUNNING else 0
         return streak >= verification.required_consecutive_checks
 
     interval, longest = verification.check_interval_seconds, verification.max_wait_seconds
-    if not wait_until(steady, deadline=Deadline.after(longest), interval=interval, longest_interval=interval):
+    patience = (deadline or NEVER).at_most(longest)
+    if not wait_until(steady, deadline=patience, interval=interval, longest_interval=interval):
         raise ContainerFailedToStart(
             f"container {id[:12]} failed to start: it was not found running {verification.required_consecutive_checks} "
             f"times in a row within {longest:g} s; see startup_verification"
         )
 
 
-def failed_to_start(backend: Backend, info: WorkloadInfo) -> ContainerFailedToStart:
+def failed_to_start(
+    backend: Backend, info: WorkloadInfo, *, deadline: Deadline | None = None
+) -> ContainerFailedToStart:
     """Describe a container that ended right after its start."""
     log = ""
     with suppress(PodkitError):  # what is known already matters more
-        log = backend.get_workload_logs(info.id, LOG_LINES)
+        log = backend.get_workload_logs(info.id, LOG_LINES, deadline=deadline)
     return ContainerFailedToStart(
         f"container {info.name} failed to start: its main process ended with exit code {info.exit_code}"
         f"{' (out of memory)' if info.oom_killed else ''}; its last lines: {log.strip() or '(none)'}",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from podkit.backends.base import Backend, WorkloadInfo
+from podkit.backends.base import Backend, Deadline, WorkloadInfo
 from podkit.errors import ContainerNotFound
 from podkit.utils._container import own_container_candidates
 
 _PREDEFINED_NETWORKS = ("host", "none")  # not joined: the one would open the host's network, the other excludes all
 
 
-def parent_workload(backend: Backend) -> WorkloadInfo | None:
+def parent_workload(backend: Backend, *, deadline: Deadline | None = None) -> WorkloadInfo | None:
     """Ask the engine for the container that this process runs in; `None` outside of one, or on another engine."""
     for candidate in own_container_candidates():
         try:
-            return backend.inspect_workload(candidate)
+            return backend.inspect_workload(candidate, deadline=deadline)
         except ContainerNotFound:
             continue
     return None

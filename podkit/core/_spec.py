@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from podkit.backends.base import WorkloadSpec
+from podkit.backends.base import MountSpec, WorkloadSpec
 from podkit.core._profiles import STANDARD_CAPABILITIES
-from podkit.core.models import ContainerConfig, Mount
+from podkit.core.models import ContainerConfig
 
 
 def workload_spec(
     name: str,
     config: ContainerConfig,
     labels: Mapping[str, str],
-    mounts: Sequence[Mapping[str, Any]],
+    mounts: Sequence[MountSpec],
     networks: Sequence[str],
 ) -> WorkloadSpec:
-    """Give the workload that a configuration describes."""
+    """Return the workload that a configuration describes."""
     entrypoint, command = main_process(config)
     return WorkloadSpec(
         name=name,
@@ -41,7 +40,7 @@ def workload_spec(
 
 
 def main_process(config: ContainerConfig) -> tuple[list[str] | None, list[str] | None]:
-    """Give the entrypoint and the command of the container, in the terms of `WorkloadSpec`."""
+    """Return the entrypoint and the command of the container, in the terms of `WorkloadSpec`."""
     if config.use_image_defaults:
         return None, None
     if config.entrypoint:
@@ -50,9 +49,3 @@ def main_process(config: ContainerConfig) -> tuple[list[str] | None, list[str] |
         return [], config.command
     seconds = "infinity" if config.entrypoint is not None else str(config.container_lifetime_seconds)
     return [], ["sleep", seconds]
-
-
-def mount_to_dict(mount: Mount) -> dict[str, Any]:
-    """Give a mount as Docker's mount dict."""
-    made: dict[str, Any] = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
-    return made | ({"Source": mount.source} if mount.source else {})

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from podkit.core import _checks
 from podkit.core._lifecycle import ContainerRecord
 from podkit.core.models import Session, utc_now
-from podkit.utils._deadline import caller_deadline, held
+from podkit.utils._deadline import NEVER, Deadline, held
 from podkit.utils._fork import renew_after_fork
 
 BUSY = "making, recovering or closing the session"
@@ -74,18 +74,18 @@ class SessionTable:
             entry.renew()
 
     @contextmanager
-    def locked(self, user_id: str, session_id: str) -> Iterator[SessionEntry]:
+    def locked(self, user_id: str, session_id: str, *, deadline: Deadline = NEVER) -> Iterator[SessionEntry]:
         """Hold the lock of an entry, which is made where it is missing and dropped where it stays empty.
 
         Raises:
             InvalidInput: an id cannot be right.
-            EngineTimeout: another thread held it until the caller's deadline.
+            SessionBusy: another thread still held it at the deadline.
         """
         key = _checks.check_id(user_id, "user_id"), _checks.check_id(session_id, "session_id")
         while True:
             with self._lock:
                 entry = self._entries.setdefault(key, SessionEntry(user_id, session_id))
-            with held(entry.lock, caller_deadline(), BUSY):
+            with held(entry.lock, deadline, BUSY):
                 with self._lock:
                     if self._entries.get(key) is not entry:
                         continue  # it was dropped while this thread waited for it

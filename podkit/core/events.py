@@ -63,7 +63,7 @@ class PodkitEventHandler:
         """The orphan cleaner removed a container that had been stopped for `age_seconds`."""
 
 
-def tell(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+def notify(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     """Call an event method; what it raises is logged and goes no further."""
     try:
         method(*args, **kwargs)

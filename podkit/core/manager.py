@@ -17,16 +17,19 @@ from typing import Any
 
 from podkit.agent import files as container_files
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.agent.fallback import EngineExec
+from podkit.agent.engine_exec import EngineExec
 from podkit.agent.files import FILE_SECONDS
-from podkit.backends.base import Backend, WorkloadInfo
+from podkit.agent.runner import Runner
+from podkit.backends.base import Backend, Deadline, WorkloadInfo
 from podkit.core import _identity, _lifecycle
 from podkit.core._checks import check_absolute_path, check_content, check_path_text, check_prefix, shown
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import ContainerRecord
+from podkit.core._mounts import mount_spec, mount_to_dict
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
-from podkit.core._spec import mount_to_dict, workload_spec
-from podkit.core.events import PodkitEventHandler, tell
+from podkit.core._restarts import Restarts
+from podkit.core._spec import workload_spec
+from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.models import (
     DEFAULT_WORKING_DIR,
     ContainerConfig,
@@ -38,7 +41,7 @@ from podkit.core.models import (
 )
 from podkit.errors import FileError, InvalidInput, PathNotMapped, PodkitError
 from podkit.utils import _hostfs
-from podkit.utils._deadline import cleaning_up
+from podkit.utils._deadline import CLEAN_UP_SECONDS
 from podkit.utils._fork import renew_after_fork
 from podkit.utils.paths import (
     WORKSPACES,
@@ -91,7 +94,8 @@ class BaseContainerManager(ABC):
             host = check_absolute_path(workspace_base_host, "workspace_base_host")
             self.workspace_base_host = Path(host)
         self.event_handler = event_handler or PodkitEventHandler()
-        self._exec = EngineExec(backend)
+        self.restarts = Restarts(backend)
+        self._runner: Runner = EngineExec(backend, self.restarts)
         self._records: dict[str, ContainerRecord] = {}
         self._never_started: set[str] = set()
         self._after_fork()
@@ -127,7 +131,9 @@ class BaseContainerManager(ABC):
         with self._lock:
             return dict(self._records)
 
-    def create_container(self, user_id: str, session_id: str, config: ContainerConfig) -> tuple[str, str]:
+    def create_container(
+        self, user_id: str, session_id: str, config: ContainerConfig, *, deadline: Deadline | None = None
+    ) -> tuple[str, str]:
         """Create the session's container, or adopt the one that exists; `start_container` comes next.
 
         Blocks while the engine works, and while it pulls a missing image. Safe to repeat and to call from many threads
@@ -152,22 +158,22 @@ class BaseContainerManager(ABC):
         with self._cleaning_up(identity, used):
             mounts = self._checked_mounts(identity, used)
             workspace = self._workspace_label(identity)
-            record = self._create(identity, used, _identity.config_digest(requested), workspace, mounts)
+            record = self._create(identity, used, _identity.config_digest(requested), workspace, mounts, deadline)
         return record.id, record.name
 
-    def recreate_container(self, record: ContainerRecord) -> ContainerRecord:
+    def recreate_container(self, record: ContainerRecord, *, deadline: Deadline | None = None) -> ContainerRecord:
         """Remove a container and create it again, just as it was; `start_container` comes next.
 
         `on_container_creating` is not called: what it decided at the first creation stays, ports included. Where
         another process has created it anew already, that one is adopted. Raises as `create_container` does.
         """
-        self.remove_container(record.id)
+        self.remove_container(record.id, deadline=deadline)
         identity = Identity.of(self.container_prefix, record.user_id, record.session_id)
         with self._cleaning_up(identity, record.config):
             mounts = record.mounts  # of another manager's workspace, where this one has none of its own
             if record.workspace == self._workspace_label(identity):
                 mounts = self._checked_mounts(identity, record.config)
-            return self._create(identity, record.config, record.requested, record.workspace, mounts)
+            return self._create(identity, record.config, record.requested, record.workspace, mounts, deadline)
 
     def _create(
         self,
@@ -176,6 +182,7 @@ class BaseContainerManager(ABC):
         requested: str,
         workspace: str,
         mounts: Sequence[Mapping[str, Any]],
+        deadline: Deadline | None,
     ) -> ContainerRecord:
         labels = identity.labels | {
             _identity.OWNER: _identity.this_owner().to_label(),
@@ -184,9 +191,14 @@ class BaseContainerManager(ABC):
             _identity.WORKSPACE: workspace,
             _identity.MOUNTS: json.dumps(mounts, separators=(",", ":")),
         }
-        spec = workload_spec(identity.name, config, labels, mounts, self._networks(config))
+        networks = self._networks(config, deadline)
+        spec = workload_spec(identity.name, config, labels, [mount_spec(mount) for mount in mounts], networks)
         id, adopted = _lifecycle.get_or_create(
-            self.backend, identity, spec, lambda text: tell(self.event_handler.on_image_pulling, config.image, text)
+            self.backend,
+            identity,
+            spec,
+            lambda text: notify(self.event_handler.on_image_pulling, config.image, text),
+            deadline=deadline,
         )
         if adopted:
             return self._hold(adopted)
@@ -206,7 +218,7 @@ class BaseContainerManager(ABC):
             self._records[id] = record
             self._never_started.add(id)
         _logger.info("created container %s for user %r, session %r", spec.name, user_id, session_id)
-        tell(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
+        notify(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
         return record
 
     @contextmanager
@@ -217,17 +229,18 @@ class BaseContainerManager(ABC):
         except Exception as exc:
             self._drop_empty_workspace(identity)
             failed = self.event_handler.on_container_creation_failed
-            tell(failed, identity.user_id, identity.session_id, config, exc)
+            notify(failed, identity.user_id, identity.session_id, config, exc)
             raise
 
     def _drop_empty_workspace(self, identity: Identity) -> None:
         directory = self.get_data_dir(identity.user_id, identity.session_id)
         # a container that lives, such as one with another configuration, may have it mounted
-        with cleaning_up(_lifecycle.CLEAN_UP_SECONDS), suppress(PodkitError):
-            if directory and not _lifecycle.exists(self.backend, identity.name):
+        deadline = Deadline.after(CLEAN_UP_SECONDS)
+        with suppress(PodkitError):
+            if directory and not _lifecycle.exists(self.backend, identity.name, deadline=deadline):
                 _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
-    def start_container(self, container_id: str, config: ContainerConfig) -> None:
+    def start_container(self, container_id: str, config: ContainerConfig, *, deadline: Deadline | None = None) -> None:
         """Start a container and see that it stays up, as `config.startup_verification` asks; one that runs is no error.
 
         A container that never ran before is removed where this fails.
@@ -238,22 +251,23 @@ class BaseContainerManager(ABC):
             ContainerNotFound: it is gone.
         """
         with self._lock:
-            unborn = self._records.get(container_id) if container_id in self._never_started else None
-        if unborn is None:
-            self._start(container_id, config)
+            never_started = self._records.get(container_id) if container_id in self._never_started else None
+        if never_started is None:
+            self._start(container_id, config, deadline)
             return
-        with self._cleaning_up(Identity.of(self.container_prefix, unborn.user_id, unborn.session_id), config):
+        identity = Identity.of(self.container_prefix, never_started.user_id, never_started.session_id)
+        with self._cleaning_up(identity, config):
             try:
-                self._start(container_id, config)
-                self._open_workspace(container_id, config)
+                self._start(container_id, config, deadline)
+                self._open_workspace(container_id, config, deadline)
             except BaseException:
-                with cleaning_up(_lifecycle.CLEAN_UP_SECONDS), suppress(PodkitError):  # the first error counts
-                    self.remove_container(container_id)
+                with suppress(PodkitError):  # the first error counts
+                    self.remove_container(container_id, deadline=Deadline.after(CLEAN_UP_SECONDS))
                 raise
         with self._lock:
             self._never_started.discard(container_id)
 
-    def _open_workspace(self, container_id: str, config: ContainerConfig) -> None:
+    def _open_workspace(self, container_id: str, config: ContainerConfig, deadline: Deadline | None) -> None:
         """Let the container's user write to `/workspace` where the engine made that directory, as root's.
 
         Its owner may do that without any capability, so root of the container can.
@@ -262,23 +276,31 @@ class BaseContainerManager(ABC):
             record = self._records[container_id]
         if config.user in _SUPERUSERS or not _workspace_is_the_engines(record.mounts):
             return
-        if config.user is None and self.backend.inspect_workload(container_id).user in _SUPERUSERS:
+        if config.user is None and self._user_of(container_id, deadline) in _SUPERUSERS:
             return
         request = CommandRequest(
             argv=["chmod", "0777", DEFAULT_WORKING_DIR], user="0", working_dir="/", timeout=FILE_SECONDS
         )
-        outcome = self._exec.run(container_id, request)
+        outcome = self._runner.run(container_id, request)
         if outcome.exit_code:
             _logger.warning(
                 "%s belongs to root in container %s: %s", DEFAULT_WORKING_DIR, record.name, outcome.stderr.text
             )
 
-    def _start(self, container_id: str, config: ContainerConfig) -> None:
-        self.backend.start_workload(container_id)
-        _lifecycle.wait_until_up(self.backend, container_id, config)
+    def _user_of(self, container_id: str, deadline: Deadline | None) -> str:
+        return self.backend.inspect_workload(container_id, deadline=deadline).user
+
+    def _start(self, container_id: str, config: ContainerConfig, deadline: Deadline | None) -> None:
+        self.backend.start_workload(container_id, deadline=deadline)
+        _lifecycle.wait_until_up(self.backend, container_id, config, deadline=deadline)
 
     def find_container(
-        self, user_id: str, session_id: str, config: ContainerConfig | None = None
+        self,
+        user_id: str,
+        session_id: str,
+        config: ContainerConfig | None = None,
+        *,
+        deadline: Deadline | None = None,
     ) -> ContainerRecord | None:
         """Find the session's container on the engine, in whatever state; `None` where there is none.
 
@@ -292,35 +314,32 @@ class BaseContainerManager(ABC):
             requested = check_config(config).checked_copy()
             wanted[_identity.REQUESTED] = _identity.config_digest(requested)
             wanted[_identity.CONFIG] = _identity.config_to_label(requested)
-        info = _lifecycle.find(self.backend, identity, wanted)
+        info = _lifecycle.find(self.backend, identity, wanted, deadline=deadline)
         return self._hold(info) if info else None
 
-    def inspect_container(self, container_id: str) -> WorkloadInfo:
-        """Ask the engine for the state of a container, once no restart of it by this manager is under way.
+    def get_container_status(self, container_id: str, *, deadline: Deadline | None = None) -> ContainerStatus:
+        """Ask the engine for the status of a container, once no restart of it by this manager is under way.
 
         Raises:
             ContainerNotFound: it is gone.
         """
-        return self._exec.inspect(container_id)
+        return self.restarts.look(container_id, deadline=deadline).status
 
-    def get_container_status(self, container_id: str) -> ContainerStatus:
-        """Ask the engine for the status of a container.
+    def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
+        """Whether a command runs in a container, as far as this manager can know."""
+        return self._runner.is_busy(container_id, deadline=deadline)
 
-        Raises:
-            ContainerNotFound: it is gone.
-        """
-        return self.backend.inspect_workload(container_id).status
-
-    def remove_container(self, container_id: str) -> None:
+    def remove_container(self, container_id: str, *, deadline: Deadline | None = None) -> None:
         """Kill and remove a container; one that is gone already is no error. The workspace stays."""
-        self.backend.remove_workload(container_id)
+        self.backend.remove_workload(container_id, deadline=deadline)
         with self._lock:
             record = self._records.pop(container_id, None)
             self._never_started.discard(container_id)
-        self._exec.forget(container_id)
+        self._runner.forget(container_id)
+        self.restarts.forget(container_id)
         if record:
             _logger.info("removed container %s", record.name)
-            tell(self.event_handler.on_container_removed, container_id, record.name)
+            notify(self.event_handler.on_container_removed, container_id, record.name)
 
     def empty_workspace(self, container_id: str) -> None:
         """Remove all that is in `/workspace`, through a running container: as root, so whoever made it."""
@@ -330,7 +349,7 @@ class BaseContainerManager(ABC):
             working_dir=DEFAULT_WORKING_DIR,
             timeout=FILE_SECONDS,
         )
-        outcome = self._exec.run(container_id, request)
+        outcome = self._runner.run(container_id, request)
         if outcome.exit_code:
             raise FileError(f"the workspace could not be emptied: {outcome.stderr.text.strip()}")
 
@@ -362,6 +381,10 @@ class BaseContainerManager(ABC):
                 errors.append(exc)
         if errors:
             raise errors[0]
+
+    def close(self) -> None:
+        """Close what is open to containers; they run on, and the manager can be used on. Twice is harmless."""
+        self._runner.close()
 
     # --- commands and files -------------------------------------------------------------------------
 
@@ -417,7 +440,7 @@ class BaseContainerManager(ABC):
 
     def run(self, container_id: str, request: CommandRequest) -> ProcessResult:
         """Run a command that has been checked; see `execute_command`."""
-        return self._exec.run(container_id, request).to_result(request.timeout)
+        return self._runner.run(container_id, request).to_result(request.timeout)
 
     def read_file(self, container_id: str, container_path: str | PurePath, user_id: str, session_id: str) -> bytes:
         """Read a regular file of at most 256 MiB; a relative path lies under `/workspace`.
@@ -435,7 +458,7 @@ class BaseContainerManager(ABC):
         workspace = self.get_data_dir(user_id, session_id)
         if workspace and target == DEFAULT_WORKING_DIR:
             return _hostfs.read_file(workspace, path.relative_to(target))
-        return container_files.read_file(self._exec, container_id, path, target, _hostfs.READ_LIMIT_BYTES)
+        return container_files.read_file(self._runner, container_id, path, target, _hostfs.READ_LIMIT_BYTES)
 
     def _mount_target(self, container_id: str, path: PurePosixPath) -> str:
         """Give the innermost mount that a path lies in, which no link may leave; `""` outside of all."""
@@ -474,10 +497,10 @@ class BaseContainerManager(ABC):
 
     # --- making a container -------------------------------------------------------------------------
 
-    def _networks(self, config: ContainerConfig) -> list[str]:
+    def _networks(self, config: ContainerConfig, deadline: Deadline | None) -> list[str]:
         networks = list(config.networks)
         if config.inherit_parent_networks:
-            inherited = parent_networks(parent_workload(self.backend))
+            inherited = parent_networks(parent_workload(self.backend, deadline=deadline))
             networks += [name for name in inherited if name not in networks]
         return networks
 
@@ -596,7 +619,7 @@ class SimpleContainerManager(BaseContainerManager):
             # the container's user may be any, and the workspace's parents keep the host's other users out
             _hostfs.write_file(workspace, path.relative_to(target), data, mode=0o666, directory_mode=0o777)
         else:
-            container_files.write_file(self._exec, container_id, path, data, target)
+            container_files.write_file(self._runner, container_id, path, data, target)
         return Path(path)
 
     def get_data_dir(self, user_id: str, session_id: str) -> Path | None:

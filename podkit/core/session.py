@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
 
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.agent.fallback import GRACE_SECONDS
+from podkit.agent.runner import GRACE_SECONDS
+from podkit.backends.base import Deadline
 from podkit.core._checks import check_content
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import configuration_difference, conflict
-from podkit.core._recovery import Remedy, judge, look, look_for_end, reason
+from podkit.core._recovery import Remedy, reason, remedy_for
 from podkit.core._table import BUSY, SessionEntry, SessionTable
-from podkit.core.events import PodkitEventHandler, tell
+from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.manager import BaseContainerManager, ContainerRecord
 from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, check_config, utc_now
 from podkit.errors import (
@@ -28,7 +28,7 @@ from podkit.errors import (
     SessionConflict,
     SessionNotFound,
 )
-from podkit.utils._deadline import Deadline, engine_deadline, held
+from podkit.utils._deadline import NEVER, held
 from podkit.utils.paths import resolve_container_path
 
 T = TypeVar("T")
@@ -96,6 +96,7 @@ class BaseSessionManager:
         self.health_monitor = health_monitor
         self.event_handler = event_handler or PodkitEventHandler()
         self._table = SessionTable()
+        self._restarts = container_manager.restarts
         if health_monitor is not None:
             health_monitor.register(self)
             health_monitor.start()
@@ -129,7 +130,7 @@ class BaseSessionManager:
                 return self._open(entry, wanted)
             except Exception as exc:
                 entry.session = None
-                tell(self.event_handler.on_session_creation_failed, user_id, session_id, exc)
+                notify(self.event_handler.on_session_creation_failed, user_id, session_id, exc)
                 raise
 
     def get_session(self, user_id: str, session_id: str) -> Session | None:
@@ -138,19 +139,25 @@ class BaseSessionManager:
         A session that is known costs no engine call, and its container is not looked at.
         """
         with self._table.locked(user_id, session_id) as entry:
-            if entry.session is None:
-                record = self.container_manager.find_container(user_id, session_id)
-                if record is not None:
-                    self._connect(entry, record).status = self.container_manager.get_container_status(record.id)
-            return entry.session
+            return self._known(entry, NEVER)
+
+    def _known(self, entry: SessionEntry, deadline: Deadline) -> Session | None:
+        """Return the session of an entry, found on the engine where it is not known. Needs the entry's lock."""
+        if entry.session is None:
+            manager = self.container_manager
+            record = manager.find_container(entry.user_id, entry.session_id, deadline=deadline)
+            if record is not None:
+                status = manager.get_container_status(record.id, deadline=deadline)
+                self._connect(entry, record).status = status
+        return entry.session
 
     def list_sessions(self) -> list[Session]:
         """Give the sessions that this manager holds; no engine call."""
         return [entry.session for entry in self._table.entries() if entry.session is not None]
 
-    def _require(self, user_id: str, session_id: str) -> SessionEntry:
-        with self._table.locked(user_id, session_id) as entry:
-            if self.get_session(user_id, session_id) is None:
+    def _require(self, user_id: str, session_id: str, deadline: Deadline = NEVER) -> SessionEntry:
+        with self._table.locked(user_id, session_id, deadline=deadline) as entry:
+            if self._known(entry, deadline) is None:
                 raise SessionNotFound(f"user {user_id!r} has no session {session_id!r}: create it with create_session")
             return entry
 
@@ -168,7 +175,7 @@ class BaseSessionManager:
                 return self._find(entry, config) or self._create(entry, config)
             except ContainerNotFound:  # another process closes it at the same time
                 giving_up = giving_up or Deadline.after(_LOST_SECONDS)
-                if giving_up.reached:
+                if giving_up.expired:
                     raise
 
     def _find(self, entry: SessionEntry, config: ContainerConfig | None) -> Session | None:
@@ -195,7 +202,7 @@ class BaseSessionManager:
         manager.start_container(container_id, record.config)
         session = self._connect(entry, record)
         session.status = ContainerStatus.RUNNING
-        tell(self.event_handler.on_session_created, session)
+        notify(self.event_handler.on_session_created, session)
         return session
 
     def _connect(self, entry: SessionEntry, record: ContainerRecord) -> Session:
@@ -215,63 +222,64 @@ class BaseSessionManager:
 
     # --- recovery -----------------------------------------------------------------------------------
 
-    def _bring_up(self, entry: SessionEntry) -> str:
-        """See that the session's container runs: start it, or make it anew; give its id. Needs the entry's lock."""
+    def _bring_up(self, entry: SessionEntry, deadline: Deadline = NEVER) -> str:
+        """Start the session's container or make it anew, where it does not run; return its id. Needs the lock."""
         session, record = entry.session, entry.record
         assert session is not None
         assert record is not None
         remedy = Remedy.RECREATE
         if session.container_id is not None and session.status is not ContainerStatus.ERROR:
-            remedy = judge(look(self.container_manager, session.container_id))
+            remedy = remedy_for(self._restarts.look_settled(session.container_id, deadline=deadline))
         if remedy is Remedy.REFUSE:
             raise ContainerNotRunning(f"container {record.name} is paused: unpause it, such as with 'docker unpause'")
         if remedy in (Remedy.START, Remedy.RESTART):
             try:
-                self.container_manager.start_container(record.id, record.config)
+                self.container_manager.start_container(record.id, record.config, deadline=deadline)
             except ContainerNotFound:  # another process removes it at the same time
                 remedy = Remedy.RECREATE
         if remedy is Remedy.RECREATE:
-            record = self._recreate(entry, session, record)
+            record = self._recreate(entry, session, record, deadline)
         session.status = ContainerStatus.RUNNING
         return record.id
 
-    def _recreate(self, entry: SessionEntry, session: Session, record: ContainerRecord) -> ContainerRecord:
+    def _recreate(
+        self, entry: SessionEntry, session: Session, record: ContainerRecord, deadline: Deadline
+    ) -> ContainerRecord:
         _logger.info("recreating container %s", record.name)
         session.status, session.container_id = ContainerStatus.ERROR, None  # until the new one runs
-        entry.record = record = self.container_manager.recreate_container(record)
-        self.container_manager.start_container(record.id, record.config)
+        entry.record = record = self.container_manager.recreate_container(record, deadline=deadline)
+        self.container_manager.start_container(record.id, record.config, deadline=deadline)
         session.container_id, session.container_name = record.id, record.name
         for key in FAILURE_KEYS:
             session.metadata.pop(key, None)
         return record
 
-    def _use(self, entry: SessionEntry, action: Callable[[str], T], patience: Deadline | None = None) -> T:
+    def _use(self, entry: SessionEntry, action: Callable[[str], T], deadline: Deadline = NEVER) -> T:
         """Do something with the session's running container, bringing it back first where it is lost.
 
         `action` is repeated only where it raised before it sent anything.
         """
-        patience = patience or Deadline.after(None)
         giving_up: Deadline | None = None
         with entry.using():
             while True:
-                container_id = self._ready_container(entry, patience, lost=giving_up is not None)
+                container_id = self._ready_container(entry, deadline, lost=giving_up is not None)
                 try:
                     return action(container_id)
                 except (ContainerNotFound, ContainerNotRunning):
-                    giving_up = giving_up or patience.at_most(_LOST_SECONDS)
-                    if giving_up.reached:
+                    giving_up = giving_up or deadline.at_most(_LOST_SECONDS)
+                    if giving_up.expired:
                         raise
-                    look_for_end(self.container_manager, container_id)
+                    self._restarts.look_for_end(container_id, deadline=deadline)
 
-    def _ready_container(self, entry: SessionEntry, patience: Deadline, *, lost: bool) -> str:
-        """Give the id of a container that should run; `lost` says that the one that should is known not to."""
+    def _ready_container(self, entry: SessionEntry, deadline: Deadline, *, lost: bool) -> str:
+        """Return the container's id, bringing it up first if it is marked ERROR or `lost`."""
         session = self._active(entry)
         container_id = session.container_id
         if container_id is not None and session.status is not ContainerStatus.ERROR and not lost:
             return container_id
-        with held(entry.lock, patience, BUSY):
+        with held(entry.lock, deadline, BUSY):
             self._active(entry)
-            return self._bring_up(entry)
+            return self._bring_up(entry, deadline)
 
     def _active(self, entry: SessionEntry) -> Session:
         """Give the session and move its idle clock; one that was closed meanwhile is never brought back."""
@@ -323,11 +331,9 @@ class BaseSessionManager:
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
-        # the container's recovery may take longer than the command, but nobody waits for another thread's
-        patience = Deadline.after(None if timeout is None else timeout + GRACE_SECONDS)
-        with engine_deadline(patience):
-            entry = self._require(user_id, session_id)
-        return self._use(entry, lambda container_id: self.container_manager.run(container_id, request), patience)
+        deadline = Deadline.after(None if timeout is None else timeout + GRACE_SECONDS)
+        entry = self._require(user_id, session_id, deadline)
+        return self._use(entry, lambda container_id: self.container_manager.run(container_id, request), deadline)
 
     def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
         """Write a file of the session, in one step, and give its absolute path inside.
@@ -406,7 +412,7 @@ class BaseSessionManager:
                 return
             if session is None or entry.record is None:
                 return
-            tell(self.event_handler.on_session_closing, session)
+            notify(self.event_handler.on_session_closing, session)
             if remove_workspace:
                 self._empty_workspace(entry)
             self.container_manager.remove_container(entry.record.id)
@@ -414,7 +420,7 @@ class BaseSessionManager:
                 self.container_manager.remove_workspace(user_id, session_id)
             entry.session = None  # whoever waits for the lock finds it closed
         session.status, session.container_id = ContainerStatus.STOPPED, None
-        tell(self.event_handler.on_session_closed, session)
+        notify(self.event_handler.on_session_closed, session)
 
     def _empty_workspace(self, entry: SessionEntry) -> None:
         """Let the container remove what only it can: files in a volume, and files that are not this process's."""
@@ -436,7 +442,7 @@ class BaseSessionManager:
                 session = entry.session
                 if session is None or not session.is_expired() or self._busy(entry):
                     continue
-                tell(self.event_handler.on_session_expired, session)
+                notify(self.event_handler.on_session_expired, session)
                 self.close_session(entry.user_id, entry.session_id)
                 closed.append(session)
             except PodkitError as exc:  # the others expire all the same
@@ -446,14 +452,8 @@ class BaseSessionManager:
         return closed
 
     def _busy(self, entry: SessionEntry) -> bool:
-        if entry.in_use:
-            return True
-        if entry.session is None or entry.session.container_id is None:
-            return False
-        with suppress(ContainerNotFound):
-            info = self.container_manager.inspect_container(entry.session.container_id)
-            return info.status is ContainerStatus.RUNNING and info.running_commands > 0
-        return False
+        container_id = entry.session.container_id if entry.session else None
+        return entry.in_use or (container_id is not None and self.container_manager.is_busy(container_id))
 
     def cleanup_all(self) -> None:
         """Stop the health monitor and close every session that this manager holds; twice is harmless.
@@ -471,6 +471,12 @@ class BaseSessionManager:
         self.container_manager.cleanup_all()
         if errors:
             raise errors[0]
+
+    def close(self) -> None:
+        """Stop the health monitor and close what is open to containers; the sessions live on. Twice is harmless."""
+        if self.health_monitor is not None:
+            self.health_monitor.stop()
+        self.container_manager.close()
 
     # --- asked by the health monitor ----------------------------------------------------------------
 
@@ -497,8 +503,8 @@ class BaseSessionManager:
             session = entry.session
             if session is None or session.container_id != container_id:
                 return
-            info = look(self.container_manager, container_id)  # again, now that no recovery is under way
-            if judge(info) not in (Remedy.RESTART, Remedy.RECREATE):
+            info = self._restarts.look_settled(container_id)  # again, now that no recovery is under way
+            if remedy_for(info) not in (Remedy.RESTART, Remedy.RECREATE):
                 return
             session.metadata["failure_status"] = str(info.status) if info else "gone"
             session.metadata["failure_reason"] = reason(info)

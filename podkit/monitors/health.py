@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 
 from podkit.backends.base import WorkloadInfo
-from podkit.core._recovery import Remedy, judge, look, reason
+from podkit.core._recovery import Remedy, reason, remedy_for
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import SessionCare
 from podkit.errors import PodkitError
@@ -73,8 +73,8 @@ class ContainerHealthMonitor(BaseThreadMonitor):
             self._sessions.cleanup_expired_sessions()
 
     def _check(self, container_id: str) -> None:
-        info = look(self.container_manager, container_id)
-        remedy = judge(info)
+        info = self.container_manager.restarts.look_settled(container_id)
+        remedy = remedy_for(info)
         if remedy is Remedy.RESTART and self._restarts.get(container_id, 0) < RESTARTS:
             self._restarts[container_id] = self._restarts.get(container_id, 0) + 1
             self._healthy_rounds.pop(container_id, None)

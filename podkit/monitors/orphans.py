@@ -8,7 +8,7 @@ from datetime import datetime
 from podkit.backends.base import Backend, WorkloadInfo
 from podkit.core import _identity
 from podkit.core._checks import check_age, check_prefix
-from podkit.core.events import PodkitEventHandler, tell
+from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.models import ContainerStatus, utc_now
 from podkit.errors import ContainerNotFound, InvalidInput, PodkitError
 from podkit.monitors.base import BaseThreadMonitor
@@ -75,9 +75,10 @@ class OrphanContainerCleaner(BaseThreadMonitor):
         age = age_seconds(info, utc_now())
         if age is None or age < self.max_age_seconds:
             return
-        self.backend.remove_workload(container_id, force=False)  # the engine refuses one that was started meanwhile
+        if not self.backend.remove_workload(container_id, force=False):  # the engine refuses one that runs by now
+            return  # another cleaner was faster, and tells of it
         _logger.info("removed orphan container %s, stopped for %.0f s", info.name, age)
-        tell(self.event_handler.on_orphan_container_removed, container_id, info.name, age)
+        notify(self.event_handler.on_orphan_container_removed, container_id, info.name, age)
 
     def _is_ours(self, info: WorkloadInfo) -> bool:
         try:

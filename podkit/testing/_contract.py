@@ -11,16 +11,25 @@ from typing import Any, ClassVar
 
 import pytest
 
-from podkit.backends.base import Backend, ExecSpec, ExecStream, NotStarted, Stream, WorkloadSpec
+from podkit.backends.base import Backend, Chunk, ExecSpec, ExecStream, NotStarted, SharedFiles, Stream, WorkloadSpec
 from podkit.core._profiles import STANDARD_CAPABILITIES
 from podkit.core.models import ContainerStatus
 from podkit.errors import PodkitError
-from podkit.utils._deadline import Deadline, engine_deadline, wait_until
+from podkit.utils._deadline import Deadline, wait_until
 
 PATIENCE_SECONDS = 30.0
 """How long the suite waits for what should come at once, on a machine that has other work too."""
 
-KNOWN_DIFFERENCES: dict[str, dict[str, str]] = {"fake": {}, "docker": {}}
+_RUNS_NO_FILES = "its programs are Python functions, and nothing inside is a file that can be run"
+
+KNOWN_DIFFERENCES: dict[str, dict[str, str]] = {
+    "fake": {
+        "test_shared_files_are_run_and_cannot_be_written": _RUNS_NO_FILES,
+        "test_files_are_shared_by_many_that_are_made_at_once": _RUNS_NO_FILES,
+        "test_files_for_another_architecture_are_not_supported": _RUNS_NO_FILES,
+    },
+    "docker": {},
+}
 """Kind of backend -> name of a test that it does not pass -> the reason. One that passes all the same is a failure."""
 
 FOREVER = ("sleep", "infinity")
@@ -123,16 +132,22 @@ def read_all(stream: ExecStream) -> Mapping[Stream, bytes]:
     """Read both streams to their end."""
     deadline = Deadline.after(PATIENCE_SECONDS)
     output = {Stream.STDOUT: b"", Stream.STDERR: b""}
-    while (chunk := stream.read(deadline)).data:
+    while (chunk := _next(stream, deadline)).data:
         output[chunk.stream] += chunk.data
     return output
+
+
+def _next(stream: ExecStream, deadline: Deadline) -> Chunk:
+    chunk = stream.read(deadline)
+    assert chunk is not None, "nothing comes of the stream"
+    return chunk
 
 
 def read_until(stream: ExecStream, wanted: bytes) -> bytes:
     """Read until `wanted` has come."""
     deadline, output = Deadline.after(PATIENCE_SECONDS), b""
     while wanted not in output:
-        chunk = stream.read(deadline)
+        chunk = _next(stream, deadline)
         assert chunk.data, f"the stream ended after {output!r}"
         output += chunk.data
     return output
@@ -184,6 +199,10 @@ class Contract:
         """Give the beginning of the names of what one test makes: unique, and the beginning of no other."""
         return f"podkit-test-{uuid.uuid4().hex[:16]}"
 
+    @classmethod
+    def drop_shared_files(cls, backend: Backend, files: SharedFiles) -> None:
+        """Take the shared files of one test from the engine: override it, as no backend needs to do that."""
+
     @pytest.fixture
     def prefix(self) -> str:
         """Give the prefix of one test."""
@@ -194,8 +213,7 @@ class Contract:
         """Give what makes workloads for one test."""
         made = Workloads(backend, image, prefix)
         yield made
-        with engine_deadline(Deadline.after(PATIENCE_SECONDS)):
-            made.remove_all()
+        made.remove_all()
 
     @pytest.fixture(autouse=True)
     def _expect_known_difference(self, request: pytest.FixtureRequest) -> None:

@@ -18,10 +18,11 @@ from podkit.utils._fork import renew_after_fork
 BACKEND_METHODS = frozenset(
     {
         "connect",
-        "pull_image",
+        "close",
         "create_workload",
         "start_workload",
         "stop_workload",
+        "restart_workload",
         "remove_workload",
         "inspect_workload",
         "list_workloads",
@@ -84,16 +85,16 @@ class Gate:
             self._changed.notify_all()
 
     @contextmanager
-    def call(self, method: str) -> Iterator[None]:
-        """Let a call of a `Backend` method through, bounded by the deadline of its caller."""
-        deadline = call_deadline()
+    def call(self, method: str, deadline: Deadline | None) -> Iterator[Deadline]:
+        """Let a call of a `Backend` method through; gives its deadline."""
+        deadline = call_deadline(deadline)
         with self.locked():
             self.calls.append(method)
             if not self.connected and method != "connect":
                 raise EngineUnavailable("this backend is not connected: call connect() first")
             self._act(method, after=False)
             self.pass_engine(deadline, method)
-            yield
+            yield deadline
             self._act(method, after=True)
 
     @contextmanager
@@ -112,7 +113,7 @@ class Gate:
             EngineTimeout: it is frozen and stays so until the deadline.
         """
         while self._engine is Engine.FROZEN:
-            if deadline.reached:
+            if deadline.expired:
                 raise EngineTimeout(f"{doing}: the engine is frozen")
             self.wait(deadline)
         if self._engine is Engine.DOWN:
@@ -125,7 +126,7 @@ class Gate:
             seconds = min(seconds, _POLL_SECONDS)  # such a clock may jump at any time, and tells nobody
         self._changed.wait(None if math.isinf(seconds) else seconds)
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Have whoever waits look again."""
         self._changed.notify_all()
 

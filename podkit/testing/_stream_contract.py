@@ -6,11 +6,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from podkit.backends.base import Backend, ExecSpec, NotStarted, Stream
-from podkit.errors import ContainerNotFound, ContainerNotRunning, EngineError, EngineTimeout, InvalidInput
+from podkit.errors import ContainerNotFound, ContainerNotRunning, EngineTimeout, EngineUnavailable, InvalidInput
 from podkit.testing._contract import (
     PATIENCE_SECONDS,
     Contract,
@@ -52,8 +53,7 @@ class StreamContract(Contract):
         stream = backend.open_stream(workload, ExecSpec(argv=["sh", "-c", "sleep 1; echo late"]))
         try:
             began = time.monotonic()
-            with pytest.raises(EngineTimeout):
-                stream.read(Deadline.after(0.1))
+            assert stream.read(Deadline.after(0.1)) is None
             assert time.monotonic() - began < 0.9
             assert read_all(stream)[Stream.STDOUT] == b"late\n"
         finally:
@@ -63,7 +63,8 @@ class StreamContract(Contract):
         stream = backend.open_stream(workload, ExecSpec(argv=["true"]))
         try:
             read_all(stream)
-            assert [stream.read(Deadline.after(1)).data for _ in range(3)] == [b"", b"", b""]
+            ends = [stream.read(Deadline.after(1)) for _ in range(3)]
+            assert [end and end.data for end in ends] == [b"", b"", b""]
             assert exit_code(stream) == 0
         finally:
             stream.close()
@@ -183,20 +184,6 @@ class StreamContract(Contract):
 
     # --- the workload ends --------------------------------------------------------------------------
 
-    def test_a_running_command_is_counted_until_it_ends(self, backend: Backend, workloads: Workloads) -> None:
-        id = workloads.start()
-        assert backend.inspect_workload(id).running_commands == 0
-        stream = backend.open_stream(id, ExecSpec(argv=["sh", "-c", "echo begun; sleep 2"]))
-        try:
-            read_until(stream, b"begun\n")
-            assert backend.inspect_workload(id).running_commands == 1
-            read_all(stream)
-            assert wait_until(
-                lambda: backend.inspect_workload(id).running_commands == 0, deadline=Deadline.after(PATIENCE_SECONDS)
-            )
-        finally:
-            stream.close()
-
     def test_a_killed_workload_ends_its_commands(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start()
         stream = backend.open_stream(id, ExecSpec(argv=["sh", "-c", "echo early; sleep 60"]))
@@ -214,10 +201,8 @@ class StreamContract(Contract):
         try:
             read_until(stream, b"early\n")
             backend.remove_workload(id)
-            try:
+            with suppress(EngineUnavailable):  # a broken stream is as good as an ended one here
                 read_all(stream)
-            except EngineError as exc:  # a broken stream is as good as an ended one here
-                assert not isinstance(exc, EngineTimeout)
             with pytest.raises(ContainerNotFound):
                 stream.exit_code()
         finally:

@@ -8,7 +8,17 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from podkit.backends.base import Chunk, ExecSpec, NotStarted, Stream, WorkloadInfo, WorkloadRow, WorkloadSpec
+from podkit.backends.base import (
+    Chunk,
+    Deadline,
+    ExecSpec,
+    MountSpec,
+    NotStarted,
+    Stream,
+    WorkloadInfo,
+    WorkloadRow,
+    WorkloadSpec,
+)
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     ContainerFailedToStart,
@@ -22,7 +32,7 @@ from podkit.testing._files import Files, Place
 from podkit.testing._gate import Gate
 from podkit.testing._process import Process
 from podkit.testing._programs import Invocation, Program, find_program, run_program
-from podkit.utils._deadline import Deadline, call_deadline
+from podkit.utils._deadline import call_deadline
 
 KILLED = 137
 TERMINATED = 143
@@ -64,8 +74,8 @@ class Workload:
         self._started: float | None = None
         self._finished: float | None = None
 
-    def _place(self, mount: Mapping[str, object], volumes: dict[str, dict[str, bytes]]) -> Place:
-        kind, source, target = str(mount["Type"]), str(mount.get("Source") or ""), str(mount["Target"])
+    def _place(self, mount: MountSpec, volumes: dict[str, dict[str, bytes]]) -> Place:
+        kind, source, target = mount.type, mount.source, mount.target
         store: Path | dict[str, bytes]
         if kind == "tmpfs":
             store = {}
@@ -73,10 +83,8 @@ class Workload:
         elif kind == "bind" and Path(source).is_dir():
             store = Path(source)
         else:
-            options = mount.get("VolumeOptions") or {}
-            subpath = options.get("Subpath") if isinstance(options, Mapping) else None
-            store = volumes.setdefault(f"{source}/{subpath}" if subpath else source, {})
-        return Place(target, store, read_only=bool(mount.get("ReadOnly")))
+            store = volumes.setdefault(f"{source}/{mount.subpath}" if mount.subpath else source, {})
+        return Place(target, store, read_only=mount.read_only)
 
     # --- its life -----------------------------------------------------------------------------------
 
@@ -209,8 +217,7 @@ class Workload:
             environment=dict(self.spec.environment),
             user=self.spec.user or "",
             networks=tuple(self.spec.networks or ("bridge",)),
-            mounts=tuple((str(mount.get("Source") or ""), str(mount["Target"])) for mount in self.spec.mounts),
-            running_commands=len(self._commands),
+            mounts=tuple((mount.source, mount.target) for mount in self.spec.mounts),
         )
 
     def row(self) -> WorkloadRow:
@@ -236,17 +243,20 @@ class FakeStream:
         self._process = process
         self._connection = gate.connection
 
-    def read(self, deadline: Deadline) -> Chunk:
+    def read(self, deadline: Deadline) -> Chunk | None:
         """See `ExecStream.read`."""
         with self._gate.stream_call("read"):
             while True:
-                self._pass(deadline, "reading a command's output")
+                try:
+                    self._pass(deadline, "reading a command's output")
+                except EngineTimeout:
+                    return None  # a frozen engine sends nothing
                 if chunk := self._process.take():
                     return chunk
                 if self._process.done:
                     return Chunk(Stream.STDOUT, b"")
-                if deadline.reached:
-                    raise EngineTimeout("the command printed nothing before the deadline")
+                if deadline.expired:
+                    return None
                 self._gate.wait(deadline, self._workload.wakes_at)
 
     def write(self, data: bytes, deadline: Deadline) -> None:
@@ -261,9 +271,9 @@ class FakeStream:
                 left = left[taken:]
                 if taken:
                     self._workload.catch_up()
-                    self._gate.tell()  # a reader may wait for what these bytes lead to
+                    self._gate.notify()  # a reader may wait for what these bytes lead to
                     continue
-                if deadline.reached:
+                if deadline.expired:
                     raise EngineTimeout("the command did not read its input before the deadline")
                 self._gate.wait(deadline, self._workload.wakes_at)
 
@@ -273,9 +283,9 @@ class FakeStream:
             self._process.close_input()
             self._workload.catch_up()
 
-    def exit_code(self) -> int | None:
+    def exit_code(self, *, deadline: Deadline | None = None) -> int | None:
         """See `ExecStream.exit_code`."""
-        deadline = call_deadline()
+        deadline = call_deadline(deadline)
         with self._gate.stream_call("exit_code"):
             self._gate.pass_engine(deadline, "asking how a command ended")
             if self._workload.removed:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from podkit.backends.base import Backend, WorkloadSpec
+from podkit.backends.base import Backend, ExecSpec, MountSpec, SharedFiles, WorkloadSpec
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     ContainerError,
@@ -20,10 +23,11 @@ from podkit.errors import (
     MountSourceNotFound,
     NameTaken,
     NetworkNotFound,
+    NotSupported,
     PortUnavailable,
 )
-from podkit.testing._contract import PATIENCE_SECONDS, Contract, Workloads, run, wait_for_end
-from podkit.utils._deadline import Deadline, engine_deadline, wait_until
+from podkit.testing._contract import PATIENCE_SECONDS, Contract, Workloads, read_until, run, wait_for_end
+from podkit.utils._deadline import Deadline, wait_until
 
 NO_SUCH_ID = "0" * 64
 
@@ -85,15 +89,14 @@ class WorkloadContract(Contract):
         assert ContainerStatus.RUNNING not in [row["status"] for row in backend.list_workloads({"name": spec.name})]
 
     def test_a_missing_mount_source_is_named_and_nothing_stays(self, backend: Backend, workloads: Workloads) -> None:
-        mount = {"Type": "bind", "Source": self.missing_source, "Target": "/data"}
+        mount = MountSpec(type="bind", source=self.missing_source, target="/data")
         refuses(backend, workloads.spec(mounts=[mount]), MountSourceNotFound, self.missing_source)
 
-    def test_an_image_that_no_registry_has_cannot_be_pulled(self, backend: Backend) -> None:
-        with pytest.raises(ImageNotFound, match="no-such-image"):
-            backend.pull_image("registry.invalid/podkit-test/no-such-image:1", lambda text: None)
+    def test_an_image_of_a_registry_that_does_not_answer_is_named(self, backend: Backend, workloads: Workloads) -> None:
+        refuses(backend, workloads.spec(image="registry.invalid/podkit-test/none:1"), ImageNotFound, "registry.invalid")
 
     def test_memory_that_is_mounted_can_be_written(self, backend: Backend, workloads: Workloads) -> None:
-        id = workloads.start(mounts=[{"Type": "tmpfs", "Target": "/scratch"}])
+        id = workloads.start(mounts=[MountSpec(type="tmpfs", target="/scratch")])
         assert run(backend, id, ["sh", "-c", "echo kept > /scratch/f; cat /scratch/f"]).stdout == b"kept\n"
 
     # --- starting -----------------------------------------------------------------------------------
@@ -179,6 +182,31 @@ class WorkloadContract(Contract):
         backend.stop_workload(id, timeout)
         assert backend.inspect_workload(id).exit_code == 137
 
+    # --- restarting ---------------------------------------------------------------------------------
+
+    def test_a_restart_ends_all_that_runs_and_keeps_id_and_files(self, backend: Backend, workloads: Workloads) -> None:
+        id = workloads.start()
+        run(backend, id, ["sh", "-c", "echo kept > /tmp/file"])
+        before = backend.inspect_workload(id)
+        stream = backend.open_stream(id, ExecSpec(argv=["sh", "-c", "echo begun; sleep 60"]))
+        read_until(stream, b"begun\n")
+        stream.close()
+        backend.restart_workload(id)
+        after = backend.inspect_workload(id)
+        assert after.status is ContainerStatus.RUNNING
+        assert after.started_at != before.started_at
+        assert run(backend, id, ["cat", "/tmp/file"]).stdout == b"kept\n"
+
+    def test_a_restart_starts_what_has_ended(self, backend: Backend, workloads: Workloads) -> None:
+        id = workloads.start()
+        backend.stop_workload(id, 0)
+        backend.restart_workload(id)
+        assert backend.inspect_workload(id).status is ContainerStatus.RUNNING
+
+    def test_what_is_gone_cannot_be_restarted(self, backend: Backend) -> None:
+        with pytest.raises(ContainerNotFound):
+            backend.restart_workload(NO_SUCH_ID)
+
     # --- removing -----------------------------------------------------------------------------------
 
     def test_removing_kills_what_runs_and_frees_the_name(self, backend: Backend, workloads: Workloads) -> None:
@@ -191,22 +219,23 @@ class WorkloadContract(Contract):
 
     def test_removing_twice_is_harmless(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start()
-        backend.remove_workload(id)
-        backend.remove_workload(id)
-        backend.remove_workload(id, force=False)
+        assert backend.remove_workload(id) is True
+        assert backend.remove_workload(id) is False
+        assert backend.remove_workload(id, force=False) is False
 
-    def test_many_may_remove_at_once_and_all_return_when_it_is_gone(
+    def test_of_many_that_remove_at_once_one_did_and_all_return_when_it_is_gone(
         self, backend: Backend, workloads: Workloads
     ) -> None:
         id = workloads.start()
 
-        def remove(_: int) -> None:
-            backend.remove_workload(id)
+        def remove(_: int) -> bool:
+            removed = backend.remove_workload(id)
             with pytest.raises(ContainerNotFound):
                 backend.inspect_workload(id)
+            return removed
 
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(remove, range(8)))
+            assert sum(pool.map(remove, range(8))) == 1
 
     def test_without_force_what_runs_stays(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start()
@@ -287,6 +316,43 @@ class WorkloadContract(Contract):
         with pytest.raises(InvalidInput, match="status"):
             backend.list_workloads({"status": "running"})
 
+    # --- shared files -------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def shared(self, backend: Backend, workloads: Workloads, tmp_path: Path) -> Iterator[SharedFiles]:
+        """Return files of this test alone; whoever knows where the backend keeps them takes them away."""
+        program = tmp_path / "program"
+        program.write_text("#!/bin/sh\necho shared\n")
+        name = f"podkit-test-{uuid.uuid4().hex[:16]}"
+        files = {architecture: {"program": program} for architecture in ("amd64", "arm64", "arm", "386", "riscv64")}
+        made = SharedFiles(name=name, target="/run/shared", by_architecture=files)
+        yield made
+        workloads.remove_all()  # files in use cannot be taken away
+        self.drop_shared_files(backend, made)
+
+    def test_shared_files_are_run_and_cannot_be_written(
+        self, backend: Backend, workloads: Workloads, shared: SharedFiles
+    ) -> None:
+        id = workloads.start(shared=shared)
+        assert run(backend, id, ["/run/shared/program"]).stdout == b"shared\n"
+        assert run(backend, id, ["sh", "-c", "echo spoilt > /run/shared/program"]).exit_code != 0
+        assert run(backend, id, ["/run/shared/program"]).stdout == b"shared\n"
+
+    def test_files_are_shared_by_many_that_are_made_at_once(
+        self, backend: Backend, workloads: Workloads, shared: SharedFiles
+    ) -> None:
+        specs = [workloads.spec(shared=shared) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            ids = list(pool.map(backend.create_workload, specs))
+        backend.start_workload(ids[-1])
+        assert run(backend, ids[-1], ["/run/shared/program"]).stdout == b"shared\n"
+
+    def test_files_for_another_architecture_are_not_supported(
+        self, backend: Backend, workloads: Workloads, shared: SharedFiles
+    ) -> None:
+        foreign = replace(shared, by_architecture={"no-such-architecture": {}})
+        refuses(backend, workloads.spec(shared=foreign), NotSupported, "architecture")
+
     # --- logs and ports -----------------------------------------------------------------------------
 
     def test_the_log_has_the_last_lines_of_both_streams(self, backend: Backend, workloads: Workloads) -> None:
@@ -322,16 +388,29 @@ class WorkloadContract(Contract):
         backend.connect()
 
     def test_no_call_begins_after_its_deadline(self, backend: Backend, workloads: Workloads) -> None:
+        id, spec, over = workloads.create(), workloads.spec(), Deadline.after(0)
+        for ask in (
+            lambda: backend.create_workload(spec, deadline=over),
+            lambda: backend.start_workload(id, deadline=over),
+            lambda: backend.stop_workload(id, 1, deadline=over),
+            lambda: backend.restart_workload(id, deadline=over),
+            lambda: backend.remove_workload(id, deadline=over),
+            lambda: backend.inspect_workload(id, deadline=over),
+            lambda: backend.list_workloads(deadline=over),
+            lambda: backend.get_workload_logs(id, 1, deadline=over),
+            lambda: backend.get_accessible_ports(id, deadline=over),
+            lambda: backend.open_stream(id, ExecSpec(argv=["true"]), deadline=over),
+        ):
+            with pytest.raises(EngineTimeout):
+                ask()
+        assert backend.inspect_workload(id).status is ContainerStatus.CREATING
+        assert backend.list_workloads({"name": spec.name}) == []
+
+    def test_after_closing_the_next_call_connects_anew(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.create()
-        with engine_deadline(Deadline.after(0)):
-            for ask in (
-                lambda: backend.inspect_workload(id),
-                backend.list_workloads,
-                lambda: backend.start_workload(id),
-                lambda: backend.remove_workload(id),
-            ):
-                with pytest.raises(EngineTimeout):
-                    ask()
+        backend.close()
+        backend.close()
+        assert backend.inspect_workload(id).id == id
 
 
 def refuses(backend: Backend, spec: WorkloadSpec, error: type[Exception], named: str) -> None:

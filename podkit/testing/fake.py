@@ -24,7 +24,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from podkit.backends.base import ExecSpec, ExecStream, Filters, WorkloadInfo, WorkloadRow, WorkloadSpec, matches
+from podkit.backends.base import (
+    Deadline,
+    ExecSpec,
+    ExecStream,
+    Filters,
+    WorkloadInfo,
+    WorkloadRow,
+    WorkloadSpec,
+    matches,
+)
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     ContainerError,
@@ -35,6 +44,7 @@ from podkit.errors import (
     MountSourceNotFound,
     NameTaken,
     NetworkNotFound,
+    NotSupported,
     PortUnavailable,
 )
 from podkit.testing._file_scripts import FILE_SCRIPTS
@@ -43,7 +53,7 @@ from podkit.testing._gate import Engine, Gate
 from podkit.testing._programs import BUILT_INS, Program
 from podkit.testing._shell import shell
 from podkit.testing._workload import KILLED, TERMINATED, FakeStream, Workload
-from podkit.utils._deadline import Clock, call_deadline
+from podkit.utils._deadline import Clock
 
 __all__ = ["FakeBackend", "ManualClock"]
 
@@ -114,94 +124,114 @@ class FakeBackend:
 
     # --- the seam -----------------------------------------------------------------------------------
 
-    def connect(self) -> None:
+    def connect(self, *, deadline: Deadline | None = None) -> None:
         """See `Backend.connect`."""
-        with self._gate.call("connect"):
+        with self._gate.call("connect", deadline):
             self._gate.connected = True
 
-    def pull_image(self, image: str, progress: Callable[[str], None]) -> None:
-        """See `Backend.pull_image`."""
-        with self._gate.call("pull_image"):
-            if image not in self.registry:
-                raise ImageNotFound(f"the image {image!r} is not on the engine and cannot be pulled")
-            progress(f"{image}: pulled")
-            if self.images is not None:
-                self.images.add(image)
+    def close(self) -> None:
+        """See `Backend.close`; there is nothing to close."""
+        with self._gate.locked():
+            self.calls.append("close")
 
-    def create_workload(self, spec: WorkloadSpec) -> str:
-        """See `Backend.create_workload`."""
-        with self._gate.call("create_workload"):
+    def create_workload(
+        self, spec: WorkloadSpec, *, pulling: Callable[[str], None] | None = None, deadline: Deadline | None = None
+    ) -> str:
+        """See `Backend.create_workload`.
+
+        Raises:
+            NotSupported: `spec.shared` is set; the programs of a fake are Python functions.
+        """
+        with self._gate.call("create_workload", deadline):
+            if spec.shared:
+                raise NotSupported("a FakeBackend runs no files: give it programs")
             if any(workload.spec.name == spec.name for workload in self._workloads.values()):
                 raise NameTaken(f"a container named {spec.name!r} exists")
             if self.images is not None and spec.image not in self.images:
-                raise ImageNotFound(f"the image {spec.image!r} is not on the engine")
+                if spec.image not in self.registry:
+                    raise ImageNotFound(f"the image {spec.image!r} is not on the engine and cannot be pulled")
+                if pulling:
+                    pulling(f"{spec.image}: pulled")
+                self.images.add(spec.image)
             self._check_networks(spec)
             for mount in spec.mounts:
-                if mount["Type"] == "bind" and mount["Source"] in self.missing_sources:
-                    raise MountSourceNotFound(f"the mount source {mount['Source']!r} does not exist on the host")
+                if mount.type == "bind" and mount.source in self.missing_sources:
+                    raise MountSourceNotFound(f"the mount source {mount.source!r} does not exist on the host")
             workload = Workload(spec, self._gate, self.programs, self.volumes)
             self._workloads[workload.id] = workload
             return workload.id
 
-    def start_workload(self, id: str) -> None:
+    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
         """See `Backend.start_workload`."""
-        with self._gate.call("start_workload"):
-            workload = self._find(id)
-            if not workload.running:
-                self._check_networks(workload.spec)
-                self._check_ports(workload)
-            workload.start()
+        with self._gate.call("start_workload", deadline):
+            self._start(id)
 
-    def stop_workload(self, id: str, timeout: float) -> None:
+    def _start(self, id: str) -> None:
+        workload = self._find(id)
+        if not workload.running:
+            self._check_networks(workload.spec)
+            self._check_ports(workload)
+        workload.start()
+
+    def stop_workload(self, id: str, timeout: float, *, deadline: Deadline | None = None) -> None:
         """See `Backend.stop_workload`."""
-        with self._gate.call("stop_workload"):
+        with self._gate.call("stop_workload", deadline) as until:
             workload = self._find(id)
             obeys = workload.status is ContainerStatus.RUNNING and not workload.ignores_sigterm
             if timeout > 0 and not obeys:
-                self._let_time_pass(workload, timeout)
+                self._let_time_pass(workload, timeout, until)
             if workload.running:
                 workload.end(TERMINATED if timeout > 0 and obeys else KILLED, self._gate.now)
 
-    def remove_workload(self, id: str, *, force: bool = True) -> None:
+    def restart_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
+        """See `Backend.restart_workload`."""
+        with self._gate.call("restart_workload", deadline):
+            workload = self._find(id)
+            if workload.running:
+                workload.end(KILLED, self._gate.now)
+            self._start(id)
+
+    def remove_workload(self, id: str, *, force: bool = True, deadline: Deadline | None = None) -> bool:
         """See `Backend.remove_workload`."""
-        with self._gate.call("remove_workload"):
+        with self._gate.call("remove_workload", deadline):
             workload = self._workloads.get(id)
             if workload is None:
-                return
+                return False
             workload.catch_up()
             if workload.running and not force:
                 raise ContainerError(f"container {id[:12]} runs: it is not removed")
             self._remove(workload)
+            return True
 
-    def inspect_workload(self, id: str) -> WorkloadInfo:
+    def inspect_workload(self, id: str, *, deadline: Deadline | None = None) -> WorkloadInfo:
         """See `Backend.inspect_workload`."""
-        with self._gate.call("inspect_workload"):
+        with self._gate.call("inspect_workload", deadline):
             named = [workload for workload in self._workloads.values() if workload.spec.name == id]
             return (self._find(named[0].id) if named else self._find(id)).info()
 
-    def list_workloads(self, filters: Filters | None = None) -> list[WorkloadRow]:
+    def list_workloads(self, filters: Filters | None = None, *, deadline: Deadline | None = None) -> list[WorkloadRow]:
         """See `Backend.list_workloads`."""
         filters = filters or {}
         if unknown := filters.keys() - {"label", "name"}:
             raise InvalidInput(f"list_workloads has no filter {sorted(unknown)}: there are 'label' and 'name'")
-        with self._gate.call("list_workloads"):
+        with self._gate.call("list_workloads", deadline):
             rows = [self._find(id).row() for id in self._workloads]
             return [row for row in rows if matches(row, filters)]
 
-    def get_workload_logs(self, id: str, lines: int) -> str:
+    def get_workload_logs(self, id: str, lines: int, *, deadline: Deadline | None = None) -> str:
         """See `Backend.get_workload_logs`."""
-        with self._gate.call("get_workload_logs"):
+        with self._gate.call("get_workload_logs", deadline):
             return self._find(id).log(lines)
 
-    def get_accessible_ports(self, id: str) -> dict[int, int]:
+    def get_accessible_ports(self, id: str, *, deadline: Deadline | None = None) -> dict[int, int]:
         """See `Backend.get_accessible_ports`."""
-        with self._gate.call("get_accessible_ports"):
+        with self._gate.call("get_accessible_ports", deadline):
             workload = self._find(id)
             return {port: port for port in workload.spec.ports} if workload.running else {}
 
-    def open_stream(self, id: str, spec: ExecSpec) -> ExecStream:
+    def open_stream(self, id: str, spec: ExecSpec, *, deadline: Deadline | None = None) -> ExecStream:
         """See `Backend.open_stream`."""
-        with self._gate.call("open_stream"):
+        with self._gate.call("open_stream", deadline):
             workload = self._find(id)
             return FakeStream(self._gate, workload, workload.run(spec))
 
@@ -322,11 +352,11 @@ class FakeBackend:
                 f"port {clash[0]} of the host is already in use: choose another one, or stop its user"
             )
 
-    def _let_time_pass(self, workload: Workload, seconds: float) -> None:
+    def _let_time_pass(self, workload: Workload, seconds: float, deadline: Deadline) -> None:
         """Wait, by the clock inside, until a workload has ended by itself, and at most so long."""
-        deadline, until = call_deadline(), self._gate.now + seconds
+        until = self._gate.now + seconds
         while workload.running and self._gate.now < until:
-            if deadline.reached:
+            if deadline.expired:
                 raise EngineTimeout(f"container {workload.id[:12]} still runs")
             self._gate.wait(deadline, min(until, workload.wakes_at))
             workload.catch_up()

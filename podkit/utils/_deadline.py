@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
-from podkit.errors import EngineTimeout
+from podkit.errors import EngineTimeout, SessionBusy
 
 Clock = Callable[[], float]
 
 ENGINE_CALL_SECONDS = 60.0
-"""How long one call to the engine may take where the caller set no deadline."""
+"""How long one call to an engine may take where the caller set no deadline."""
+
+CLEAN_UP_SECONDS = 1.9
+"""How long a call that failed may take back what it made: less than the 2 s by which a call may be late."""
 
 _SHORTEST_SECONDS = 0.001
 
@@ -28,7 +30,7 @@ class Deadline:
     Immutable, so safe to share between threads.
 
     Attributes:
-        at: seconds of `clock` at which it is reached; infinity means never.
+        at: seconds of `clock` at which it expires; infinity means never.
         clock: where the time is read; tests pass their own.
     """
 
@@ -37,30 +39,34 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float | None, *, clock: Clock = time.monotonic) -> Deadline:
-        """Make the deadline that is `seconds` from now; `None` makes one that is never reached."""
+        """Return the deadline `seconds` from now; `None` means never."""
         return cls(math.inf if seconds is None else clock() + seconds, clock)
 
     @property
     def remaining(self) -> float:
-        """Seconds left, never below 0; infinity for a deadline that is never reached."""
+        """Seconds left, never below 0; infinity for one that never expires."""
         return max(0.0, self.at - self.clock())
 
     @property
-    def reached(self) -> bool:
+    def expired(self) -> bool:
         """Whether it lies in the past."""
         return self.clock() >= self.at
 
     def at_most(self, seconds: float) -> Deadline:
-        """Give the earlier of this deadline and the one `seconds` from now."""
+        """Return the earlier of this deadline and the one `seconds` from now."""
         return Deadline(min(self.at, self.clock() + seconds), self.clock)
 
     def wait_seconds(self, longest: float = math.inf) -> float | None:
-        """Give what remains, at most `longest`, as system calls take it: `None` means for ever.
+        """Return what remains, at most `longest`, as system calls take it: `None` means for ever.
 
-        Never 0, which some take for "do not wait" and others refuse: a deadline may be reached at any moment.
+        Never 0, which some take for "do not wait" and others refuse: a deadline may expire at any moment.
         """
         seconds = min(self.remaining, longest)
         return None if math.isinf(seconds) else max(seconds, _SHORTEST_SECONDS)
+
+
+NEVER = Deadline(math.inf)
+"""A deadline that never expires."""
 
 
 class _Lock(Protocol):
@@ -69,69 +75,33 @@ class _Lock(Protocol):
     def release(self) -> None: ...
 
 
-_engine_deadline: ContextVar[Deadline | None] = ContextVar("podkit_engine_deadline", default=None)
-
-
 @contextmanager
 def held(lock: _Lock, deadline: Deadline, what: str) -> Iterator[None]:
     """Hold a lock, waiting for it until the deadline at most.
 
     Raises:
-        EngineTimeout: another thread still held it; `what` says what it may be doing.
+        SessionBusy: another thread still held it; `what` says what it may be doing.
     """
     seconds = deadline.wait_seconds(threading.TIMEOUT_MAX)
     if not lock.acquire(timeout=threading.TIMEOUT_MAX if seconds is None else seconds):
-        raise EngineTimeout(f"another thread is still {what}")
+        raise SessionBusy(f"another thread is still {what}: try again, or with a longer timeout")
     try:
         yield
     finally:
         lock.release()
 
 
-@contextmanager
-def engine_deadline(deadline: Deadline) -> Iterator[None]:
-    """Bound every engine call inside the block, in this thread, by `deadline` as well.
-
-    An outer block's deadline is never extended by an inner one.
-    """
-    outer = _engine_deadline.get()
-    token = _engine_deadline.set(deadline if outer is None or deadline.at < outer.at else outer)
-    try:
-        yield
-    finally:
-        _engine_deadline.reset(token)
-
-
-@contextmanager
-def cleaning_up(seconds: float) -> Iterator[None]:
-    """Give the engine calls inside the block this long, whatever deadline a caller has set or missed.
-
-    For taking back what must not stay behind a call that failed.
-    """
-    token = _engine_deadline.set(Deadline.after(seconds))
-    try:
-        yield
-    finally:
-        _engine_deadline.reset(token)
-
-
-def caller_deadline() -> Deadline:
-    """Give the deadline that a caller of this thread has set, or one that is never reached."""
-    return _engine_deadline.get() or Deadline.after(None)
-
-
-def call_deadline(longest: float = ENGINE_CALL_SECONDS) -> Deadline:
-    """Give the deadline of one engine call that starts now: `longest`, or less where a caller set one.
+def call_deadline(deadline: Deadline | None, longest: float = ENGINE_CALL_SECONDS) -> Deadline:
+    """Return the deadline of one engine call that starts now: `longest` seconds, or the caller's where that is earlier.
 
     Raises:
-        EngineTimeout: the caller's deadline has been reached already.
+        EngineTimeout: the caller's has expired already.
     """
-    outer = _engine_deadline.get()
-    if outer is None:
+    if deadline is None:
         return Deadline.after(longest)
-    if outer.reached:
-        raise EngineTimeout("the deadline of this call was reached before the engine was asked")
-    return outer.at_most(longest)
+    if deadline.expired:
+        raise EngineTimeout("the deadline of this call expired before the engine was asked")
+    return deadline.at_most(longest)
 
 
 def wait_until(
@@ -141,7 +111,7 @@ def wait_until(
     interval: float = 0.02,
     longest_interval: float = 0.5,
 ) -> bool:
-    """Call `check` until it returns true or the deadline is reached.
+    """Call `check` until it returns true or the deadline expires.
 
     The pause starts at `interval` seconds and doubles up to `longest_interval`. Blocks; the check is made at least
     once, and once more at the deadline.
@@ -150,7 +120,7 @@ def wait_until(
         Whether the check came true.
     """
     while not check():
-        if deadline.reached:
+        if deadline.expired:
             return False
         time.sleep(min(interval, deadline.remaining))
         interval = min(interval * 2, longest_interval)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from docker.errors import NotFound
 
+from podkit.backends.base import Backend, SharedFiles
+from podkit.backends.docker import DockerBackend
 from podkit.testing import suite
 from tests.support.run import new_prefix, workspaces_host
 
@@ -30,7 +34,11 @@ class Docker:
 
 
 class TestWorkloads(Docker, suite.WorkloadContract):
-    pass
+    @classmethod
+    def drop_shared_files(cls, backend: Backend, files: SharedFiles) -> None:
+        assert isinstance(backend, DockerBackend)
+        with suppress(NotFound):
+            backend.client.volumes.get(files.name).remove()
 
 
 class TestStreams(Docker, suite.StreamContract):

@@ -17,6 +17,8 @@ from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted, SessionConflict, SessionNotFound
 from tests.integration.conftest import OpenSession, long_config
 from tests.support.engine import Engine
+from tests.support.processes import run_python
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -251,6 +253,33 @@ def test_a_session_with_a_running_command_does_not_expire(
     assert running.result().ok
 
 
+def make_idle(session: SessionProxy) -> None:
+    session.get_info().last_active_at = datetime.now(UTC) - timedelta(hours=1)
+
+
+def test_a_health_check_of_the_image_does_not_keep_a_session(
+    sessions: BaseSessionManager, open_session: OpenSession, engine: Engine
+) -> None:
+    image = engine.changed_image(['HEALTHCHECK --interval=1s --timeout=60s CMD ["sleep", "50"]'])
+    session = open_session(long_config(image=image, session_inactivity_timeout_seconds=1))
+    id = session.get_info().container_id or ""
+    assert eventually(lambda: "sleep 50" in engine.processes(id), seconds=20)
+    make_idle(session)
+
+    assert [closed.session_id for closed in sessions.cleanup_expired_sessions()] == ["123"]
+    assert engine.names() == []
+
+
+def test_an_exec_that_was_never_started_does_not_keep_a_session(
+    sessions: BaseSessionManager, open_session: OpenSession, engine: Engine
+) -> None:
+    session = open_session(long_config(session_inactivity_timeout_seconds=1))
+    engine.client.api.exec_create(session.get_info().container_id, ["true"])
+    make_idle(session)
+
+    assert [closed.session_id for closed in sessions.cleanup_expired_sessions()] == ["123"]
+
+
 # --- another configuration ---------------------------------------------------------------------------
 
 
@@ -339,6 +368,27 @@ def test_forgetting_the_managers_removes_no_container(facade: Engine) -> None:
         reset_lifecycle_cache()
 
         assert get_docker_session("bob", "forgotten").get_info().container_id == id
+
+
+def test_at_the_end_of_a_program_nothing_is_open_and_the_container_lives(facade: Engine) -> None:
+    printed = run_python("""
+        import atexit, os, stat
+
+        def count_sockets():  # registered first, so called last
+            print(sum(stat.S_ISSOCK(os.fstat(fd).st_mode) for fd in range(3, 20) if is_open(fd)))
+
+        def is_open(fd):
+            return os.path.exists(f"/proc/self/fd/{fd}")
+
+        atexit.register(count_sockets)
+        from podkit import get_docker_session
+
+        print(get_docker_session("bob", "end").execute_command("echo ran").stdout, end="")
+    """)
+
+    assert printed == "ran\n0\n"
+    [name] = facade.names()
+    assert facade.state(name) == "running"
 
 
 def test_the_facade_takes_the_default_image_from_the_environment(facade: Engine, busybox_image: str) -> None:

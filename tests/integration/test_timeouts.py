@@ -13,7 +13,7 @@ import pytest
 from podkit import SessionProxy
 from podkit.backends.docker import DockerBackend
 from podkit.core.manager import SimpleContainerManager
-from podkit.core.models import ContainerConfig
+from podkit.core.models import ContainerConfig, ContainerStatus
 from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted
 from tests.integration.conftest import OpenSession, long_config
@@ -172,6 +172,47 @@ def test_commands_sent_while_another_one_is_ended_run_or_are_interrupted(victim:
 
     assert all(result.timed_out for result in endings.result())
     assert outcomes == {(0, "alive\n", "")}
+
+
+def test_one_calls_deadline_never_reaches_another_sessions_command(open_session: OpenSession) -> None:
+    late, other = open_session(), open_session(session_id="other")
+    done: list[str] = []
+
+    def run_in_the_other(text: str) -> None:
+        done.append(other.execute_command("sleep 1; echo done").stdout)
+
+    result = late.execute_command("echo now; sleep 60", timeout=0.5, on_stdout=run_in_the_other)
+
+    assert (result.timed_out, result.stdout) == (True, "now\n")
+    assert done == ["done\n"]
+
+
+def test_a_container_that_is_restarted_to_end_a_command_is_never_seen_as_ended(
+    victim: SessionProxy, engine: Engine
+) -> None:
+    """Also by a second session manager over the same container manager."""
+    manager = victim._sessions.container_manager
+    id, seen = container_of(victim), set()
+
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(victim.execute_command, "sleep 60", timeout=0.5)
+        while not running.done():
+            seen.add(manager.get_container_status(id))
+
+    assert running.result().container_restarted
+    assert seen == {ContainerStatus.RUNNING}
+
+
+def test_a_child_in_the_background_does_not_make_the_next_command_late(open_session: OpenSession) -> None:
+    session = open_session()
+    id = container_of(session)
+    assert session.execute_command("sleep 300 & echo left").stdout == "left\n"
+
+    result = session.execute_command("true", timeout=6)
+
+    assert (result.exit_code, result.timed_out) == (0, False)
+    assert container_of(session) == id
+    assert session.execute_command("true", timeout=6).ok
 
 
 def test_sigterm_ends_a_container_at_once_with_143(open_session: OpenSession, engine: Engine) -> None:

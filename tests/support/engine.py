@@ -62,6 +62,7 @@ class Engine:
         self._numbers = itertools.count()
         self._made: list[Any] = []
         self._volumes: list[str] = []
+        self._images: list[str] = []
 
     # --- looking ------------------------------------------------------------------------------------
 
@@ -170,6 +171,14 @@ class Engine:
         """Remove a volume that podkit is about to make, at the end."""
         self._volumes.append(name)
 
+    def changed_image(self, changes: Sequence[str]) -> str:
+        """The test's image with instructions of a Dockerfile applied; its name."""
+        container = self.container(["true"], start=False)
+        name = f"{self.prefix}/changed{next(self._numbers)}:test"
+        made = container.commit(repository=name.partition(":")[0], tag="test", changes="\n".join(changes))
+        self._images.append(made.id)
+        return name
+
     def run(self, command: Sequence[str], **options: Any) -> str:
         """Run a command in a container of its own and give what it printed."""
         container = self.container(command, **options)
@@ -202,6 +211,9 @@ class Engine:
             else:
                 self._take_away(made.remove)
         self._made.clear()
+        for id in self._images:
+            self._take_away(lambda id=id: self.client.api.remove_image(id, force=True))
+        self._images.clear()
         for name in self._volumes:
             self._take_away(lambda name=name: self.client.api.remove_volume(name))
 

@@ -7,7 +7,7 @@ from typing import Any, assert_type
 
 import podkit
 from podkit import PodkitEventHandler, PortPool, SessionProxy, get_docker_session, reset_lifecycle_cache, run_in_docker
-from podkit.backends.base import Backend, ExecSpec, ExecStream, WorkloadInfo, WorkloadRow, WorkloadSpec
+from podkit.backends.base import Backend, Deadline, ExecSpec, ExecStream, WorkloadInfo, WorkloadRow, WorkloadSpec
 from podkit.backends.docker import DockerBackend
 from podkit.core.manager import BaseContainerManager, ContainerRecord, SimpleContainerManager
 from podkit.core.models import (
@@ -195,7 +195,8 @@ def backends(backend: Backend, spec: WorkloadSpec) -> None:
     assert_type(id, str)
     assert_type(backend.start_workload(id), None)
     assert_type(backend.stop_workload(id, 5), None)
-    assert_type(backend.remove_workload(id), None)
+    assert_type(backend.restart_workload(id), None)
+    assert_type(backend.remove_workload(id, deadline=Deadline.after(5)), bool)
     assert_type(backend.list_workloads({"label": "podkit.prefix=podkit", "name": ["^podkit-"]}), list[WorkloadRow])
     assert_type(backend.list_workloads()[0]["status"], ContainerStatus)
     assert_type(backend.list_workloads()[0]["labels"], dict[str, str])

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from podkit.backends.base import WorkloadInfo, WorkloadSpec
+from podkit.backends.base import Deadline, ExecStream, WorkloadInfo, WorkloadSpec
 from podkit.core.events import PodkitEventHandler
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus, Session
@@ -142,6 +142,13 @@ def make_spec(name: str = "unit-x", **changes: Any) -> WorkloadSpec:
         "init": True,
     }
     return WorkloadSpec(name=name, **(values | changes))
+
+
+def data_of(stream: ExecStream, seconds: float = 60.0) -> bytes:
+    """Read what comes next of a stream, which must come in time."""
+    chunk = stream.read(Deadline.after(seconds))
+    assert chunk is not None, "nothing came"
+    return chunk.data
 
 
 def everything_said(error: BaseException) -> str:

@@ -42,6 +42,19 @@ def test_forgetting_the_managers_is_harmless_at_any_time() -> None:
     reset_lifecycle_cache()
 
 
+def test_forgetting_the_managers_closes_their_engines_and_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeBackend()
+    monkeypatch.setattr("podkit.backends.docker.DockerBackend", lambda: fake)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///of/this/test")
+    session = get_docker_session("bob", "1")
+    reset_lifecycle_cache()
+    assert fake.calls[-1] == "close"
+    assert len(names_on(fake)) == 1
+    assert session.execute_command("echo still").stdout == "still\n"
+    assert get_docker_session("bob", "1").get_info().container_id == session.get_info().container_id
+    reset_lifecycle_cache()
+
+
 BAD_SESSIONS: dict[str, dict[str, Any]] = {
     "no user": {"user_id": ""},
     "no session": {"session_id": ""},

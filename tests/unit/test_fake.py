@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from podkit.backends.base import Chunk, ExecSpec, Stream
+from podkit.backends.base import Chunk, ExecSpec, MountSpec, Stream
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     ContainerNotFound,
@@ -39,7 +39,8 @@ from podkit.testing import (
     read_all,
 )
 from podkit.testing.suite import run, workload_spec
-from podkit.utils._deadline import Deadline, engine_deadline
+from podkit.utils._deadline import Deadline
+from tests.unit.support import data_of
 
 
 def soon() -> Deadline:
@@ -161,11 +162,10 @@ def test_a_child_in_the_background_holds_the_stream_and_not_the_exit_code() -> N
     fake, clock = with_clock({"parent": parent})
     stream = fake.open_stream(started(fake), ExecSpec(argv=["parent"]))
     assert stream.exit_code() == 5
-    with pytest.raises(EngineTimeout):
-        stream.read(Deadline.after(0.01))
+    assert stream.read(Deadline.after(0.01)) is None
     clock.advance(30)
-    assert stream.read(soon()).data == b"late"
-    assert stream.read(soon()).data == b""
+    assert data_of(stream) == b"late"
+    assert data_of(stream) == b""
 
 
 def test_an_endless_program_costs_no_memory_and_its_reader_no_patience() -> None:
@@ -174,9 +174,9 @@ def test_an_endless_program_costs_no_memory_and_its_reader_no_patience() -> None
     stream = fake.open_stream(id, ExecSpec(argv=["yes"]))
     received = 0
     while received < 10 << 20:
-        received += len(stream.read(soon()).data)
+        received += len(data_of(stream))
     assert stream.exit_code() is None
-    assert fake.inspect_workload(id).running_commands == 1
+    assert fake.running(id)[1:] == [["yes"]]
 
 
 def test_a_program_may_end_its_own_workload() -> None:
@@ -191,7 +191,7 @@ def test_a_program_may_end_its_own_workload() -> None:
     fake.programs["oom"] = oom
     id = started(fake)
     stream = fake.open_stream(id, ExecSpec(argv=["oom"]))
-    assert stream.read(soon()).data == b"growing"
+    assert data_of(stream) == b"growing"
     assert stream.exit_code() == 137
     assert fake.inspect_workload(id).oom_killed
 
@@ -253,7 +253,7 @@ def test_files_are_seen_by_programs_and_by_the_test() -> None:
 def test_a_bind_mount_shows_this_hosts_directory(tmp_path: Path) -> None:
     (tmp_path / "in").write_text("host\n")
     fake = FakeBackend()
-    id = started(fake, mounts=[{"Type": "bind", "Source": str(tmp_path), "Target": "/data"}])
+    id = started(fake, mounts=[MountSpec(type="bind", source=str(tmp_path), target="/data")])
     assert output(fake, id, "cat /data/in; echo inside > /data/deep/out; ls /data") == "host\ndeep\nin\n"
     assert (tmp_path / "deep/out").read_text() == "inside\n"
 
@@ -262,14 +262,14 @@ def test_no_path_inside_leaves_a_bind_mount_by_dots(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "secret").write_text("secret")
     fake = FakeBackend()
-    id = started(fake, mounts=[{"Type": "bind", "Source": str(tmp_path / "shared"), "Target": "/data"}])
+    id = started(fake, mounts=[MountSpec(type="bind", source=str(tmp_path / "shared"), target="/data")])
     assert shown(fake, id, ["cat", "/data/../secret"])[0] == 1
 
 
 def test_what_is_mounted_read_only_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "in").write_text("host")
     fake = FakeBackend()
-    id = started(fake, mounts=[{"Type": "bind", "Source": str(tmp_path), "Target": "/data", "ReadOnly": True}])
+    id = started(fake, mounts=[MountSpec(type="bind", source=str(tmp_path), target="/data", read_only=True)])
     code, _, err = shown(fake, id, "rm /data/in || echo x > /data/in")
     assert code == 1
     assert "Read-only file system" in err
@@ -279,8 +279,8 @@ def test_what_is_mounted_read_only_cannot_be_written(tmp_path: Path) -> None:
 def test_a_volume_outlives_its_workload_and_a_subpath_shows_a_part_of_it() -> None:
     fake = FakeBackend()
 
-    def mount(subpath: str) -> dict[str, Any]:
-        return {"Type": "volume", "Source": "v", "Target": "/w", "VolumeOptions": {"Subpath": subpath}}
+    def mount(subpath: str) -> MountSpec:
+        return MountSpec(type="volume", source="v", target="/w", subpath=subpath)
 
     first = started(fake, mounts=[mount("a")])
     output(fake, first, "echo kept > /w/f")
@@ -292,7 +292,7 @@ def test_a_volume_outlives_its_workload_and_a_subpath_shows_a_part_of_it() -> No
 
 def test_memory_that_is_mounted_is_empty_after_a_restart() -> None:
     fake = FakeBackend()
-    id = started(fake, mounts=[{"Type": "tmpfs", "Target": "/t"}])
+    id = started(fake, mounts=[MountSpec(type="tmpfs", target="/t")])
     output(fake, id, "echo x > /t/f; echo y > kept")
     fake.stop_workload(id, 0)
     fake.start_workload(id)
@@ -340,7 +340,7 @@ def test_a_reader_notices_that_the_clock_jumped() -> None:
     fake, clock = with_clock()
     stream = fake.open_stream(started(fake), ExecSpec(argv=["sh", "-c", "sleep 600; echo late"]))
     threading.Timer(0.05, clock.advance, [600]).start()
-    assert stream.read(Deadline.after(10)).data == b"late\n"
+    assert data_of(stream) == b"late\n"
 
 
 def test_by_default_time_passes() -> None:
@@ -416,12 +416,11 @@ def test_what_is_paused_stands_still_and_takes_no_command() -> None:
     stream = fake.open_stream(id, ExecSpec(argv=["sh", "-c", "sleep 1; echo late"]))
     fake.pause(id)
     clock.advance(2)
-    with pytest.raises(EngineTimeout):
-        stream.read(Deadline.after(0))
+    assert stream.read(Deadline.after(0)) is None
     with pytest.raises(ContainerNotRunning, match="paused"):
         fake.open_stream(id, ExecSpec(argv=["true"]))
     fake.unpause(id)
-    assert stream.read(soon()).data == b"late\n"
+    assert data_of(stream) == b"late\n"
 
 
 def test_what_vanished_is_gone_with_its_commands() -> None:
@@ -429,7 +428,7 @@ def test_what_vanished_is_gone_with_its_commands() -> None:
     id = started(fake)
     stream = fake.open_stream(id, ExecSpec(argv=["sleep", "60"]))
     fake.vanish(id)
-    assert stream.read(soon()).data == b""
+    assert data_of(stream) == b""
     with pytest.raises(ContainerNotFound):
         stream.exit_code()
     with pytest.raises(ContainerNotFound):
@@ -452,19 +451,20 @@ def test_the_test_sees_what_runs_inside() -> None:
 def test_every_image_is_there_unless_it_was_said_which_are() -> None:
     fake = FakeBackend()
     assert started(fake)
-    strict = FakeBackend(images={"one"}, registry={"some:image"})
+    strict = FakeBackend(images={"one"})
     with pytest.raises(ImageNotFound):
         started(strict)
-    strict.pull_image("some:image", lambda text: None)
+    strict.images = {"some:image"}
     assert started(strict)
 
 
 def test_pulling_tells_of_its_progress() -> None:
-    fake = FakeBackend(registry={"some:image"})
+    fake = FakeBackend(images=[], registry={"some:image"})
     fake.connect()
     told: list[str] = []
-    fake.pull_image("some:image", told.append)
+    fake.create_workload(workload_spec("x", "some:image"), pulling=told.append)
     assert told
+    assert fake.images == {"some:image"}
 
 
 def test_a_network_may_be_lost_between_creating_and_starting() -> None:
@@ -530,7 +530,7 @@ def test_a_fault_may_hit_a_stream() -> None:
     fake.fail("read", EngineUnavailable)
     with pytest.raises(EngineUnavailable):
         stream.read(soon())
-    assert stream.read(soon()).data == b"x\n"
+    assert data_of(stream) == b"x\n"
 
 
 def test_a_fault_for_no_method_is_refused() -> None:
@@ -548,7 +548,10 @@ def test_a_race_can_be_made_to_happen() -> None:
 
 @pytest.mark.parametrize(
     "ask",
-    [lambda fake, id, stream: fake.inspect_workload(id), lambda fake, id, stream: stream.exit_code()],
+    [
+        lambda fake, id, stream, deadline: fake.inspect_workload(id, deadline=deadline),
+        lambda fake, id, stream, deadline: stream.exit_code(deadline=deadline),
+    ],
     ids=["a call", "an exit code"],
 )
 def test_a_frozen_engine_holds_calls_until_their_deadline(ask: Callable[..., object]) -> None:
@@ -557,21 +560,20 @@ def test_a_frozen_engine_holds_calls_until_their_deadline(ask: Callable[..., obj
     stream = fake.open_stream(id, ExecSpec(argv=["true"]))
     fake.freeze()
     began = time.monotonic()
-    with engine_deadline(Deadline.after(0.1)), pytest.raises(EngineTimeout):
-        ask(fake, id, stream)
+    with pytest.raises(EngineTimeout):
+        ask(fake, id, stream, Deadline.after(0.1))
     assert 0.1 <= time.monotonic() - began < 5
     threading.Timer(0.05, fake.recover).start()
-    ask(fake, id, stream)
+    ask(fake, id, stream, None)
 
 
 def test_a_frozen_engine_gives_no_output() -> None:
     fake = FakeBackend()
     stream = fake.open_stream(started(fake), ExecSpec(argv=["echo", "x"]))
     fake.freeze()
-    with pytest.raises(EngineTimeout):
-        stream.read(Deadline.after(0.01))
+    assert stream.read(Deadline.after(0.01)) is None
     fake.recover()
-    assert stream.read(soon()).data == b"x\n"
+    assert data_of(stream) == b"x\n"
 
 
 def test_an_engine_that_goes_away_breaks_streams_for_ever_and_keeps_its_workloads() -> None:
@@ -603,7 +605,7 @@ def test_a_kill_by_another_thread_wakes_a_reader() -> None:
     stream = fake.open_stream(id, ExecSpec(argv=["sleep", "60"]))
     threading.Timer(0.05, fake.stop_workload, [id, 0]).start()
     began = time.monotonic()
-    assert stream.read(soon()).data == b""
+    assert data_of(stream) == b""
     assert time.monotonic() - began < 10
 
 
@@ -615,7 +617,7 @@ def test_a_closed_stream_leaves_its_command_alone() -> None:
     with pytest.raises(EngineUnavailable):
         stream.read(soon())
     wait = fake.open_stream(id, ExecSpec(argv=["sleep", "0.1"]))
-    assert wait.read(soon()).data == b""
+    assert data_of(wait) == b""
     assert fake.files(id)["/workspace/f"] == b"x\n"
     assert ["sh", "-c", "sleep 0.05; echo x > f; sleep 60"] in fake.running(id)
 

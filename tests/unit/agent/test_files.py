@@ -7,7 +7,8 @@ from pathlib import PurePosixPath
 import pytest
 
 from podkit.agent import files
-from podkit.agent.fallback import EngineExec
+from podkit.agent.engine_exec import EngineExec
+from podkit.core._restarts import Restarts
 from podkit.errors import (
     CommandInterrupted,
     ContainerNotRunning,
@@ -43,7 +44,7 @@ def id(fake: FakeBackend) -> str:
 
 @pytest.fixture
 def engine_exec(fake: FakeBackend) -> EngineExec:
-    return EngineExec(fake)
+    return EngineExec(fake, Restarts(fake))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff bytes", b"x" * (1 << 20)])

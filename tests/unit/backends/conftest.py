@@ -33,4 +33,4 @@ def backend(server: EngineServer) -> Iterator[DockerBackend]:
     backend.connect()
     server.requests.clear()
     yield backend
-    backend.client.close()
+    backend.close()

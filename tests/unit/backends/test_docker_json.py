@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from podkit.backends._docker_json import container_request, published_ports, workload_info, workload_row
+from podkit.backends._docker_json import (
+    container_request,
+    exec_request,
+    published_ports,
+    workload_info,
+    workload_row,
+)
+from podkit.backends.base import ExecSpec, MountSpec, SharedFiles
 from podkit.core.models import ContainerStatus
 from tests.unit.support import make_spec
 
@@ -15,7 +22,7 @@ from tests.unit.support import make_spec
 
 
 def request(**changes: Any) -> dict[str, Any]:
-    return container_request(make_spec(**changes), mounts=[], binds=[])
+    return container_request(make_spec(**changes), binds=[])
 
 
 def test_limits_are_always_set_and_swap_is_never_more_than_memory() -> None:
@@ -67,6 +74,41 @@ def test_the_first_network_replaces_the_default_one() -> None:
     assert "NetworkMode" not in request()["HostConfig"]
 
 
+MOUNTS: dict[MountSpec, dict[str, Any]] = {
+    MountSpec(type="bind", source="/a", target="/b", read_only=True): {"Source": "/a", "ReadOnly": True},
+    MountSpec(type="volume", source="data", target="/b"): {"Source": "data", "ReadOnly": False},
+    MountSpec(type="volume", target="/b"): {"ReadOnly": False},
+    MountSpec(type="tmpfs", target="/b", size_bytes=4096, mode=0o700): {
+        "ReadOnly": False,
+        "TmpfsOptions": {"SizeBytes": 4096, "Mode": 0o700},
+    },
+}
+
+
+@pytest.mark.parametrize("mount", MOUNTS, ids=str)
+def test_a_mount_is_asked_for_in_dockers_words(mount: MountSpec) -> None:
+    assert request(mounts=[mount])["HostConfig"]["Mounts"] == [{"Type": mount.type, "Target": "/b"} | MOUNTS[mount]]
+
+
+def test_a_directory_of_a_volume_is_asked_for_in_the_older_form_alone() -> None:
+    mount = MountSpec(type="volume", source="data", subpath="bob/1", target="/workspace")
+    host = container_request(make_spec(mounts=[mount]), binds=["/volumes/data/bob/1:/workspace:rw"])["HostConfig"]
+    assert (host["Mounts"], host["Binds"]) == ([], ["/volumes/data/bob/1:/workspace:rw"])
+
+
+def test_shared_files_are_a_volume_that_cannot_be_written() -> None:
+    shared = SharedFiles(name="podkit-x", target="/run/x", by_architecture={})
+    [mount] = request(shared=shared)["HostConfig"]["Mounts"]
+    assert mount == {"Type": "volume", "Source": "podkit-x", "Target": "/run/x", "ReadOnly": True}
+
+
+def test_a_command_is_asked_for_with_all_that_it_is_given() -> None:
+    body = exec_request(ExecSpec(argv=["ls"], user="1", working_dir="/w", environment={"A": "b=c"}, stdin=True))
+    assert (body["Cmd"], body["User"], body["WorkingDir"], body["Env"]) == (["ls"], "1", "/w", ["A=b=c"])
+    assert body["AttachStdin"]
+    assert not exec_request(ExecSpec(argv=["ls"]))["AttachStdin"]
+
+
 # --- reading ---------------------------------------------------------------------------------------
 
 STATE = {
@@ -88,7 +130,6 @@ def answer(state: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any
         "Config": {"Labels": {"a": "b"}, "Env": ["PATH=/bin", "A=b=c", "odd"], "User": "nobody"},
         "NetworkSettings": {"Networks": {"bridge": {}}},
         "Mounts": [{"Source": "/srv", "Destination": "/workspace"}, {"Destination": "/tmp"}],
-        "ExecIDs": ["1", "2"],
     } | changes
 
 
@@ -97,7 +138,7 @@ def test_a_running_container_is_read() -> None:
     assert (info.id, info.name, info.status) == ("f" * 64, "unit-bob-1", ContainerStatus.RUNNING)
     assert info.labels == {"a": "b"}
     assert info.environment == {"PATH": "/bin", "A": "b=c"}
-    assert (info.user, info.networks, info.running_commands) == ("nobody", ("bridge",), 2)
+    assert (info.user, info.networks) == ("nobody", ("bridge",))
     assert info.mounts == (("/srv", "/workspace"), ("", "/tmp"))
     assert info.exit_code is None
 
@@ -146,11 +187,9 @@ def test_an_exit_code_counts_once_the_container_has_ended() -> None:
     assert workload_info(answer({"Status": "created", "ExitCode": 0})).exit_code is None
 
 
-@pytest.mark.parametrize("gone", ["Mounts", "ExecIDs"])
 @pytest.mark.parametrize("value", [None, []])
-def test_what_an_engine_leaves_empty_is_empty(gone: str, value: Any) -> None:
-    info = workload_info(answer(**{gone: value}))
-    assert (info.mounts if gone == "Mounts" else info.running_commands) in ((), 0)
+def test_what_an_engine_leaves_empty_is_empty(value: Any) -> None:
+    assert workload_info(answer(Mounts=value)).mounts == ()
 
 
 def test_a_container_without_labels_environment_and_networks_is_read() -> None:

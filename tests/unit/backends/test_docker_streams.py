@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +22,9 @@ from podkit.errors import (
     InvalidInput,
     PodkitError,
 )
-from podkit.utils._deadline import Deadline, engine_deadline
+from podkit.utils._deadline import Deadline
 from tests.support.waiting import within
-from tests.unit.backends.peer import CHUNKED, ID, EngineServer, Step, chunk, error, freeze, hang_up, reply
+from tests.unit.backends.peer import CHUNKED, ID, MISSING, EngineServer, Step, chunk, error, freeze, hang_up, reply
 from tests.unit.support import make_spec
 
 EXEC = ExecSpec(argv=["ls"])
@@ -34,11 +36,23 @@ UPGRADE = b"HTTP/1.1 101 UPGRADED\r\n\r\n"
 PULL = "POST /images/create"
 
 
-def test_a_pull_tells_of_its_progress(server: EngineServer, backend: DockerBackend) -> None:
-    server.answers[PULL] = [CHUNKED, chunk(b'{"status":"Pulling","id":"1"}'), chunk(b'{"status":"Done"}'), chunk(b"")]
+def pull(server: EngineServer, backend: DockerBackend, *script: Step, deadline: Deadline | None = None) -> list[str]:
+    """Create a container whose image has to be pulled first; give what was said meanwhile."""
     told: list[str] = []
-    backend.pull_image("some:image", told.append)
-    assert told == ["1 Pulling", "Done"]
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(MISSING)
+        server.answers["POST /containers/create"] = [reply(201, {"Id": ID})]
+
+    server.answers |= {"POST /containers/create": [answer], PULL: list(script)}
+    backend.create_workload(make_spec(), pulling=told.append, deadline=deadline)
+    return told
+
+
+def test_a_pull_tells_of_its_progress(server: EngineServer, backend: DockerBackend) -> None:
+    events = b'{"status":"Pulling","id":"1"}\r\n{"sta', b'tus":"Done"}\r\n{"status":"The end"}'
+    assert pull(server, backend, CHUNKED, *map(chunk, events), chunk(b"")) == ["1 Pulling", "Done", "The end"]
+    assert "POST /v1.41/images/create?fromImage=some&tag=image" in server.requests
 
 
 @pytest.mark.parametrize(
@@ -46,36 +60,43 @@ def test_a_pull_tells_of_its_progress(server: EngineServer, backend: DockerBacke
     [
         error(404, "manifest unknown"),
         error(500, "no route to the registry"),
-        [CHUNKED, chunk(b'{"status":"Pulling"}'), chunk(b'{"error":"manifest unknown"}'), chunk(b"")],
+        [CHUNKED, chunk(b'{"status":"Pulling"}\n'), chunk(b'{"error":"manifest unknown"}\n'), chunk(b"")],
     ],
 )
 def test_an_image_that_cannot_be_had_is_named(server: EngineServer, backend: DockerBackend, script: list[Step]) -> None:
-    server.answers[PULL] = script
     with pytest.raises(ImageNotFound, match="'some:image'"):
-        backend.pull_image("some:image", lambda text: None)
+        pull(server, backend, *script)
 
 
 @pytest.mark.parametrize(
     "script",
     [
         [hang_up],
-        [CHUNKED, chunk(b'{"status":"Pulling"}'), hang_up],
-        [CHUNKED, chunk(b'{"status":"Pulling"}')[:-9], hang_up],
-        [CHUNKED, chunk(b"no json"), chunk(b"")],
+        [CHUNKED, chunk(b'{"status":"Pulling"}\n'), hang_up],
+        [CHUNKED, chunk(b'{"status":"Pulling"}\n')[:-9], hang_up],
+        [CHUNKED, chunk(b"no json\n"), chunk(b"")],
+        [CHUNKED, chunk(b"[1]\n"), chunk(b"")],
     ],
 )
 def test_a_pull_that_breaks_off_is_a_typed_error(
     server: EngineServer, backend: DockerBackend, script: list[Step]
 ) -> None:
-    server.answers[PULL] = script
     with within(2), pytest.raises(PodkitError):
-        backend.pull_image("some:image", lambda text: None)
+        pull(server, backend, *script)
 
 
 def test_a_pull_that_hangs_is_held_to_the_callers_deadline(server: EngineServer, backend: DockerBackend) -> None:
-    server.answers[PULL] = [CHUNKED, chunk(b'{"status":"Pulling"}'), freeze]
-    with within(0.9), engine_deadline(Deadline.after(0.1)), pytest.raises(EngineTimeout):
-        backend.pull_image("some:image", lambda text: None)
+    with within(0.9), pytest.raises(EngineTimeout):
+        pull(server, backend, CHUNKED, chunk(b'{"status":"Pulling"}\n'), freeze, deadline=Deadline.after(0.1))
+
+
+@pytest.mark.parametrize("config", ['{"auths": {"some.registry": {"auth": ""}}}', "[]", '{"auths": null}', "\xff"])
+def test_credentials_that_cannot_be_read_are_not_used(
+    server: EngineServer, backend: DockerBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    (tmp_path / "config.json").write_bytes(config.encode("latin-1"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert pull(server, backend, CHUNKED, chunk(b'{"status":"Done"}'), chunk(b"")) == ["Done"]
 
 
 # --- commands --------------------------------------------------------------------------------------
@@ -97,8 +118,8 @@ def run(backend: DockerBackend) -> tuple[bytes, int | None]:
     stream = backend.open_stream(ID, EXEC)
     try:
         output = b""
-        while data := stream.read(Deadline.after(1)).data:
-            output += data
+        while (piece := stream.read(Deadline.after(1))) and piece.data:
+            output += piece.data
         return output, stream.exit_code()
     finally:
         stream.close()
@@ -173,7 +194,7 @@ def test_a_user_or_directory_that_does_not_exist_is_bad_input(
     server: EngineServer, backend: DockerBackend, said: str
 ) -> None:
     expect_exec(server, UPGRADE + frame(said.encode()), hang_up, ended={"ExitCode": 126, "Pid": 0})
-    with pytest.raises(InvalidInput, match=r"user|cwd"):
+    with pytest.raises(InvalidInput, match=r"user|working_dir"):
         run(backend)
 
 
@@ -201,15 +222,19 @@ def test_a_command_whose_stream_is_none_is_a_typed_error(
         run(backend)
 
 
+def soon() -> Deadline:
+    return Deadline.after(0.05)
+
+
 # --- time ------------------------------------------------------------------------------------------
 
 CALLS: dict[str, tuple[str, Callable[[DockerBackend], object]]] = {
-    "create": ("POST /containers/create", lambda backend: backend.create_workload(make_spec())),
-    "start": (f"POST /containers/{ID}/start", lambda backend: backend.start_workload(ID)),
-    "remove": (f"DELETE /containers/{ID}", lambda backend: backend.remove_workload(ID)),
-    "inspect": (f"GET /containers/{ID}/json", lambda backend: backend.inspect_workload(ID)),
-    "list": ("GET /containers/json", lambda backend: backend.list_workloads()),
-    "exec": (f"POST /containers/{ID}/exec", lambda backend: backend.open_stream(ID, EXEC)),
+    "create": ("POST /containers/create", lambda backend: backend.create_workload(make_spec(), deadline=soon())),
+    "start": (f"POST /containers/{ID}/start", lambda backend: backend.start_workload(ID, deadline=soon())),
+    "remove": (f"DELETE /containers/{ID}", lambda backend: backend.remove_workload(ID, deadline=soon())),
+    "inspect": (f"GET /containers/{ID}/json", lambda backend: backend.inspect_workload(ID, deadline=soon())),
+    "list": ("GET /containers/json", lambda backend: backend.list_workloads(deadline=soon())),
+    "exec": (f"POST /containers/{ID}/exec", lambda backend: backend.open_stream(ID, EXEC, deadline=soon())),
 }
 
 
@@ -219,7 +244,7 @@ def test_a_frozen_engine_is_a_timeout_by_the_callers_deadline(
 ) -> None:
     request, act = CALLS[key]
     server.answers[request] = [freeze]
-    with within(0.9), engine_deadline(Deadline.after(0.05)), pytest.raises(EngineTimeout):
+    with within(0.9), pytest.raises(EngineTimeout):
         act(backend)
 
 
@@ -227,8 +252,8 @@ def test_an_engine_that_freezes_in_the_middle_of_an_answer_is_a_timeout(
     server: EngineServer, backend: DockerBackend
 ) -> None:
     server.answers["GET /containers/json"] = [reply(200, ["x" * 100])[:-50], freeze]
-    with within(0.9), engine_deadline(Deadline.after(0.05)), pytest.raises(EngineTimeout):
-        backend.list_workloads()
+    with within(0.9), pytest.raises(EngineTimeout):
+        backend.list_workloads(deadline=soon())
 
 
 def test_an_answer_that_is_cut_is_unavailable(server: EngineServer, backend: DockerBackend) -> None:

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from podkit.core.events import PodkitEventHandler, tell
+from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.models import ContainerConfig
 from tests.unit.support import Recorder
 
@@ -29,7 +29,7 @@ def test_the_recorder_of_these_tests_knows_every_event() -> None:
 
 def test_an_event_is_told_with_its_arguments() -> None:
     recorder = Recorder()
-    tell(recorder.on_container_removed, "id", "name")
+    notify(recorder.on_container_removed, "id", "name")
     assert recorder.events == [("on_container_removed", ("id", "name"))]
 
 
@@ -40,7 +40,7 @@ def test_what_a_handler_raises_is_logged_and_goes_no_further(
     recorder = Recorder()
     recorder.raising["on_container_removed"] = error
     with caplog.at_level(logging.ERROR):
-        tell(recorder.on_container_removed, "id", "name")
+        notify(recorder.on_container_removed, "id", "name")
     assert "on_container_removed raised" in caplog.text
     assert type(error).__name__ in caplog.text
 
@@ -49,4 +49,4 @@ def test_ctrl_c_in_a_handler_is_not_swallowed() -> None:
     recorder = Recorder()
     recorder.raising["on_container_removed"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        tell(recorder.on_container_removed, "id", "name")
+        notify(recorder.on_container_removed, "id", "name")

@@ -22,7 +22,7 @@ from podkit.errors import (
     SessionConflict,
 )
 from podkit.testing import FakeBackend, Pause, Reply, Steps
-from podkit.utils._deadline import Deadline, engine_deadline
+from podkit.utils._deadline import Deadline
 from tests.support.waiting import within
 from tests.unit.support import CANARY, at_once, everything_said, make_spec, names_on
 
@@ -43,9 +43,10 @@ def spec(config: ContainerConfig = CONFIG, **changes: Any) -> Any:
     return make_spec(IDENTITY.name, **({"labels": labels(config), "environment": config.environment} | changes))
 
 
-def get(fake: FakeBackend, wanted: Any = None) -> tuple[str, bool]:
+def get(fake: FakeBackend, wanted: Any = None, seconds: float | None = None) -> tuple[str, bool]:
     """Get or create; give the id, and whether it was adopted."""
-    id, adopted = get_or_create(fake, IDENTITY, wanted or spec(), lambda text: None)
+    deadline = None if seconds is None else Deadline.after(seconds)
+    id, adopted = get_or_create(fake, IDENTITY, wanted or spec(), lambda text: None, deadline=deadline)
     return id, adopted is not None
 
 
@@ -78,8 +79,8 @@ def test_a_dead_container_that_stays_does_not_block_its_session_for_ever(fake: F
     """An engine that failed to remove a container leaves it dead; it is ours by its labels, and must make room."""
     old = fake.create_workload(spec())
     fake.end(old, status=ContainerStatus.DEAD)
-    with within(2), engine_deadline(Deadline.after(1)):
-        id, _ = get(fake)
+    with within(2):
+        id, _ = get(fake, seconds=1)
     assert id != old
 
 
@@ -117,8 +118,8 @@ def test_an_id_that_looks_like_our_name_is_not_ours(fake: FakeBackend) -> None:
     class Confused(FakeBackend):
         """An engine that takes a name for the beginning of an id."""
 
-        def inspect_workload(self, id: str) -> Any:
-            return super().inspect_workload(stranger if id == IDENTITY.name else id)
+        def inspect_workload(self, id: str, *, deadline: Deadline | None = None) -> Any:
+            return super().inspect_workload(stranger if id == IDENTITY.name else id, deadline=deadline)
 
     confused = Confused()
     confused.connect()
@@ -172,12 +173,11 @@ def test_looking_for_what_is_not_there_finds_nothing(fake: FakeBackend) -> None:
 # --- images ----------------------------------------------------------------------------------------
 
 
-def test_a_missing_image_is_pulled_once_with_progress() -> None:
+def test_a_missing_image_is_pulled_with_progress() -> None:
     fake, told = FakeBackend(images=[], registry=["some:image"]), []
     fake.connect()
     get_or_create(fake, IDENTITY, spec(), told.append)
-    assert fake.calls.count("pull_image") == 1
-    assert told
+    assert told == ["some:image: pulled"]
 
 
 def test_an_image_that_cannot_be_pulled_is_an_error_that_leaves_nothing() -> None:
@@ -185,16 +185,8 @@ def test_an_image_that_cannot_be_pulled_is_an_error_that_leaves_nothing() -> Non
     fake.connect()
     with pytest.raises(ImageNotFound, match="some:image"):
         get(fake)
-    assert fake.calls.count("pull_image") == 1
+    assert fake.calls.count("create_workload") == 1
     assert names_on(fake) == []
-
-
-def test_an_image_that_is_missing_again_after_its_pull_is_not_pulled_for_ever(fake: FakeBackend) -> None:
-    fake.images, fake.registry = set(), {"some:image"}
-    fake.interpose("pull_image", lambda: fake.images and fake.images.clear(), after=True, times=5)
-    with pytest.raises(ImageNotFound):
-        get(fake)
-    assert fake.calls.count("pull_image") == 1
 
 
 # --- lost answers ----------------------------------------------------------------------------------
@@ -234,8 +226,8 @@ def test_a_clean_up_that_fails_too_leaves_the_first_error(fake: FakeBackend) -> 
 def test_an_engine_that_freezes_does_not_keep_the_clean_up_waiting(fake: FakeBackend) -> None:
     fake.interpose("create_workload", fake.freeze)
     threading.Timer(0.3, fake.recover).start()  # else the clean-up takes its 2 s
-    with within(2.5), engine_deadline(Deadline.after(0.1)), pytest.raises(EngineTimeout):
-        get(fake)
+    with within(2.5), pytest.raises(EngineTimeout):
+        get(fake, seconds=0.1)
     assert names_on(fake) == []
 
 

@@ -67,7 +67,7 @@ ERRORS = [EngineError("broken"), EngineTimeout("late"), EngineUnavailable("gone"
 
 def test_a_creation_takes_these_steps() -> None:
     methods = [method for method, _ in STEPS]
-    assert {"create_workload", "pull_image", "start_workload", "inspect_workload"} == set(methods)
+    assert {"create_workload", "start_workload", "inspect_workload"} == set(methods)
 
 
 FAULTS = [

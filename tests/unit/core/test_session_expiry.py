@@ -14,7 +14,7 @@ from podkit.core.models import ContainerConfig, ContainerStatus, Session
 from podkit.core.session import BaseSessionManager
 from podkit.errors import EngineError
 from podkit.testing import FakeBackend
-from tests.unit.support import Recorder, another, names_on
+from tests.unit.support import Recorder, names_on
 
 
 @pytest.fixture
@@ -111,14 +111,14 @@ def test_a_session_with_a_running_command_is_not_idle(sessions: BaseSessionManag
     assert session.idle_seconds < 5
 
 
-def test_a_command_of_another_process_keeps_a_session(
+def test_a_command_that_runs_below_the_session_manager_keeps_a_session(
     sessions: BaseSessionManager, manager: SimpleContainerManager, session: Session
 ) -> None:
     running = threading.Event()
     thread = threading.Thread(
         daemon=True,
-        target=lambda: another(manager).execute_command(
-            "bob", "1", "echo hello; sleep 0.3", on_stdout=lambda text: running.set()
+        target=lambda: manager.execute_command(
+            session.container_id or "", "echo hello; sleep 0.3", on_stdout=lambda text: running.set()
         ),
     )
     thread.start()

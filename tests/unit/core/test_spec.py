@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from podkit.core._spec import main_process, mount_to_dict, workload_spec
-from podkit.core.models import ContainerConfig, Mount
+from podkit.core._spec import main_process, workload_spec
+from podkit.core.models import ContainerConfig
 
 
 @pytest.mark.parametrize(
@@ -69,22 +69,3 @@ def test_the_rest_is_handed_on() -> None:
     assert (found.name, found.image, found.user, found.working_dir) == ("unit-x", "i:1", "u", "/src")
     assert (found.ports, found.networks, found.labels) == ([80], ["front"], {"a": "b"})
     assert (found.environment, found.memory_bytes) == ({"A": "1"}, 1 << 30)
-
-
-@pytest.mark.parametrize(
-    ("mount", "made"),
-    [
-        (
-            Mount(source="/a", target="/b", read_only=True),
-            {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True},
-        ),
-        (
-            Mount(source="data", target="/b", type="volume"),
-            {"Type": "volume", "Source": "data", "Target": "/b", "ReadOnly": False},
-        ),
-        (Mount(target="/b", type="tmpfs"), {"Type": "tmpfs", "Target": "/b", "ReadOnly": False}),
-    ],
-    ids=lambda value: getattr(value, "type", ""),
-)
-def test_a_mount_becomes_dockers_mount_dict(mount: Mount, made: dict[str, Any]) -> None:
-    assert mount_to_dict(mount) == made

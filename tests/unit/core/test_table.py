@@ -8,8 +8,8 @@ import pytest
 
 from podkit.core._table import SessionEntry, SessionTable
 from podkit.core.models import ContainerConfig, Session
-from podkit.errors import EngineTimeout, InvalidInput
-from podkit.utils._deadline import Deadline, engine_deadline
+from podkit.errors import InvalidInput, SessionBusy
+from podkit.utils._deadline import Deadline
 from tests.support.waiting import within
 
 
@@ -102,8 +102,8 @@ def test_an_entry_that_another_thread_holds_is_waited_for_until_the_callers_dead
     thread = threading.Thread(daemon=True, target=hold)
     thread.start()
     entered.wait(5)
-    soon, late = engine_deadline(Deadline.after(0.05)), pytest.raises(EngineTimeout, match="another thread")
-    with within(1), soon, late, table.locked("bob", "1"):
+    late = pytest.raises(SessionBusy, match="another thread")
+    with within(1), late, table.locked("bob", "1", deadline=Deadline.after(0.05)):
         raise AssertionError("unreachable")
     with within(0.1), table.locked("bob", "2"):
         pass

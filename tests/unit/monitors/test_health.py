@@ -289,7 +289,12 @@ def test_a_container_that_a_timed_out_command_kills_is_not_taken_for_a_broken_on
     fake: FakeBackend, monitor: ContainerHealthMonitor, sessions: BaseSessionManager, session: Session, id: str
 ) -> None:
     check = threading.Thread(daemon=True, target=monitor.tick)
-    fake.interpose("stop_workload", check.start, after=True)
+
+    def in_the_middle() -> None:
+        fake.end(id, 137)
+        check.start()
+
+    fake.interpose("restart_workload", in_the_middle)
     result = sessions.execute_command("bob", "1", "sleep 60", timeout=0.05)
     check.join()
     assert result.timed_out

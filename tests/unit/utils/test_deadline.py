@@ -5,20 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from podkit.errors import EngineTimeout
+from podkit.errors import EngineTimeout, SessionBusy
 from podkit.testing import ManualClock
-from podkit.utils._deadline import (
-    Deadline,
-    call_deadline,
-    caller_deadline,
-    engine_deadline,
-    held,
-    wait_until,
-)
+from podkit.utils._deadline import NEVER, Deadline, call_deadline, held, wait_until
 from tests.support.waiting import within
 
 
@@ -29,9 +21,9 @@ def clock() -> ManualClock:
 
 def test_a_deadline_is_reached_when_its_seconds_have_passed(clock: ManualClock) -> None:
     deadline = Deadline.after(5, clock=clock)
-    assert (deadline.remaining, deadline.reached) == (5, False)
+    assert (deadline.remaining, deadline.expired) == (5, False)
     clock.advance(5)
-    assert (deadline.remaining, deadline.reached) == (0, True)
+    assert (deadline.remaining, deadline.expired) == (0, True)
     clock.advance(5)
     assert deadline.remaining == 0
 
@@ -39,7 +31,7 @@ def test_a_deadline_is_reached_when_its_seconds_have_passed(clock: ManualClock) 
 def test_a_deadline_of_none_is_never_reached(clock: ManualClock) -> None:
     deadline = Deadline.after(None, clock=clock)
     clock.advance(1e12)
-    assert not deadline.reached
+    assert not deadline.expired
     assert deadline.remaining == math.inf
 
 
@@ -55,7 +47,7 @@ def test_system_calls_get_none_for_ever(clock: ManualClock) -> None:
     assert Deadline.after(2, clock=clock).wait_seconds(3) == 2
 
 
-def test_system_calls_never_get_0_for_a_deadline_that_was_reached_just_now(clock: ManualClock) -> None:
+def test_system_calls_never_get_0_for_a_deadline_that_expired_just_now(clock: ManualClock) -> None:
     """A socket would not wait at all, and the SDK raises `ValueError`."""
     assert 0 < (Deadline.after(0, clock=clock).wait_seconds() or 0) < 0.01
 
@@ -64,42 +56,19 @@ def test_a_deadline_reads_the_monotonic_clock_by_default() -> None:
     assert Deadline.after(0).clock is time.monotonic
 
 
-# --- deadlines of callers --------------------------------------------------------------------------
+# --- deadlines of calls ----------------------------------------------------------------------------
 
 
-def test_a_call_has_the_callers_deadline_where_that_is_earlier(clock: ManualClock) -> None:
-    with engine_deadline(Deadline.after(5)):
-        assert 4 < call_deadline(60).remaining <= 5
-        assert call_deadline(1).remaining <= 1
-    assert 59 < call_deadline(60).remaining <= 60
-
-
-def test_an_inner_deadline_never_extends_an_outer_one() -> None:
-    with engine_deadline(Deadline.after(1)), engine_deadline(Deadline.after(100)):
-        assert call_deadline(60).remaining <= 1
-
-
-def test_an_inner_deadline_ends_with_its_block() -> None:
-    with engine_deadline(Deadline.after(30)):
-        with engine_deadline(Deadline.after(1)):
-            pass
-        assert call_deadline(60).remaining > 20
-
-
-def test_a_deadline_ends_with_its_block_when_that_raises() -> None:
-    with pytest.raises(KeyError), engine_deadline(Deadline.after(1)):
-        raise KeyError
-    assert caller_deadline().remaining == math.inf
+def test_a_call_has_the_callers_deadline_where_that_is_earlier() -> None:
+    assert 4 < call_deadline(Deadline.after(5), 60).remaining <= 5
+    assert call_deadline(Deadline.after(5), 1).remaining <= 1
+    assert 59 < call_deadline(None, 60).remaining <= 60
+    assert 59 < call_deadline(NEVER, 60).remaining <= 60
 
 
 def test_a_call_after_its_deadline_is_not_made() -> None:
-    with engine_deadline(Deadline.after(0)), pytest.raises(EngineTimeout):
-        call_deadline()
-
-
-def test_a_deadline_holds_in_its_own_thread_alone() -> None:
-    with engine_deadline(Deadline.after(1)), ThreadPoolExecutor(1) as pool:
-        assert pool.submit(lambda: caller_deadline().remaining).result() == math.inf
+    with pytest.raises(EngineTimeout):
+        call_deadline(Deadline.after(0))
 
 
 # --- locks -----------------------------------------------------------------------------------------
@@ -117,7 +86,7 @@ def test_a_lock_that_another_thread_holds_is_waited_for_until_the_deadline() -> 
     lock.acquire()
     with (
         within(1),
-        pytest.raises(EngineTimeout, match="still closing it"),
+        pytest.raises(SessionBusy, match="still closing it"),
         held(lock, Deadline.after(0.05), "closing it"),
     ):
         raise AssertionError("unreachable")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from podkit.agent.commands import CommandRequest, Outcome
-from podkit.agent.fallback import EngineExec
+from podkit.agent.engine_exec import EngineExec
 from podkit.backends.base import Chunk, Stream
+from podkit.core._restarts import Restarts
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
     CommandInterrupted,
@@ -24,7 +25,6 @@ from podkit.errors import (
     PodkitError,
 )
 from podkit.testing import Background, FakeBackend, Input, Invocation, Pause, Reply, Steps, read_all
-from podkit.utils._deadline import Deadline, engine_deadline
 from tests.support.waiting import eventually, within
 from tests.unit.support import at_once, inspected, make_spec
 
@@ -111,7 +111,7 @@ def id(fake: FakeBackend) -> str:
 
 @pytest.fixture
 def engine_exec(fake: FakeBackend) -> EngineExec:
-    return EngineExec(fake)
+    return EngineExec(fake, Restarts(fake))
 
 
 def request(command: Any, **arguments: Any) -> CommandRequest:
@@ -254,16 +254,7 @@ def test_a_timed_out_command_leaves_no_process_and_the_same_container_running(
 
 def test_a_timeout_kills_and_starts_the_container_once(fake: FakeBackend, engine_exec: EngineExec, id: str) -> None:
     timed_out(engine_exec, id)
-    assert fake.calls.count("stop_workload") == fake.calls.count("start_workload") == 1
-
-
-def test_a_timeout_kills_at_once_and_never_stops_gracefully(
-    fake: FakeBackend, engine_exec: EngineExec, id: str
-) -> None:
-    ended: list[int | None] = []
-    fake.interpose("start_workload", lambda: ended.append(inspected(fake, id).exit_code))
-    timed_out(engine_exec, id)
-    assert ended == [137]
+    assert fake.calls.count("restart_workload") == 1
 
 
 def test_commands_that_time_out_together_restart_their_container_once(
@@ -271,7 +262,7 @@ def test_commands_that_time_out_together_restart_their_container_once(
 ) -> None:
     outcomes: list[bool] = at_once(4, lambda _: engine_exec.run(id, request(["hang"], timeout=0.15)).timed_out)
     assert outcomes == [True] * 4
-    assert fake.calls.count("start_workload") == 1
+    assert fake.calls.count("restart_workload") == 1
 
 
 def test_a_command_beside_one_that_times_out_is_interrupted(engine_exec: EngineExec, id: str) -> None:
@@ -304,7 +295,7 @@ def test_a_flood_is_cut_and_ended_by_its_timeout(fake: FakeBackend, engine_exec:
 def test_a_timeout_with_a_container_that_went_away_is_still_a_timeout_or_an_interruption(
     fake: FakeBackend, engine_exec: EngineExec, id: str
 ) -> None:
-    fake.interpose("stop_workload", lambda: fake.vanish(id))
+    fake.interpose("restart_workload", lambda: fake.vanish(id))
     try:
         assert timed_out(engine_exec, id).timed_out
     except CommandInterrupted as exc:
@@ -314,7 +305,7 @@ def test_a_timeout_with_a_container_that_went_away_is_still_a_timeout_or_an_inte
 def test_a_timeout_that_cannot_be_enforced_is_an_error_with_the_output_so_far(
     fake: FakeBackend, engine_exec: EngineExec, id: str
 ) -> None:
-    fake.fail("stop_workload", EngineError("the engine is broken"))
+    fake.fail("restart_workload", EngineError("the engine is broken"))
     with pytest.raises(CommandInterrupted, match="could not be ended") as caught:
         timed_out(engine_exec, id)
     assert caught.value.result is not None
@@ -326,10 +317,44 @@ def test_an_engine_that_freezes_during_a_command_is_an_error_in_time(
     fake: FakeBackend, engine_exec: EngineExec, id: str
 ) -> None:
     threading.Timer(0.05, fake.freeze).start()
-    with within(1), engine_deadline(Deadline.after(0.4)), pytest.raises(CommandInterrupted) as caught:
+    with within(0.2 + 2), pytest.raises(CommandInterrupted) as caught:
         engine_exec.run(id, request(["hang"], timeout=0.2))
     assert caught.value.result is not None
     assert caught.value.result.stdout == "so far"
+
+
+def test_a_command_that_ends_right_at_its_deadline_did_end(engine_exec: EngineExec, id: str) -> None:
+    """With a child that holds its pipes, only the engine's exit code tells of its end."""
+    outcome = engine_exec.run(id, request(["leave-a-child"], timeout=0.01))
+    assert (outcome.exit_code, outcome.timed_out) == (4, False)
+
+
+def test_a_child_that_goes_on_printing_does_not_hide_the_end_of_its_command(
+    fake: FakeBackend, engine_exec: EngineExec, id: str
+) -> None:
+    def chatter() -> Steps:
+        for _ in range(1000):
+            yield "."
+            yield Pause(0.01)
+        return 0
+
+    def leave_a_chatterer(run: Invocation) -> Steps:
+        yield Background(chatter())
+        return 5
+
+    fake.programs["leave-a-chatterer"] = leave_a_chatterer
+    with within(4):
+        assert engine_exec.run(id, request(["leave-a-chatterer"])).exit_code == 5
+
+
+# --- whether anything runs -------------------------------------------------------------------------
+
+
+def test_a_container_is_busy_while_a_command_runs_in_it(engine_exec: EngineExec, id: str) -> None:
+    seen: list[bool] = []
+    engine_exec.run(id, request(["talk"], on_stdout=lambda text: seen.append(engine_exec.is_busy(id))))
+    assert seen == [True, True]
+    assert not engine_exec.is_busy(id)
 
 
 # --- interruptions ---------------------------------------------------------------------------------
@@ -387,6 +412,17 @@ def test_a_command_is_never_sent_twice(
     assert fake.calls.count("open_stream") == 1
 
 
+@pytest.mark.parametrize("error", [EngineTimeout("late"), EngineUnavailable("cut"), KeyboardInterrupt()])
+def test_a_command_that_may_have_been_sent_is_ended_and_never_sent_again(
+    fake: FakeBackend, engine_exec: EngineExec, id: str, error: BaseException
+) -> None:
+    fake.fail("open_stream", error, after=True)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else CommandInterrupted):
+        engine_exec.run(id, request(["hang"]))
+    assert fake.calls.count("open_stream") == 1
+    assert commands_in(fake, id) == []
+
+
 # --- before anything was run -----------------------------------------------------------------------
 
 
@@ -406,15 +442,15 @@ def test_a_user_or_directory_that_the_container_has_not_is_bad_input(
 ) -> None:
     with pytest.raises(InvalidInput):
         engine_exec.run(id, request("true", **bad))
-    assert "stop_workload" not in fake.calls
+    assert "restart_workload" not in fake.calls
 
 
 def test_a_frozen_engine_is_a_timeout_in_time_and_nothing_is_run(
     fake: FakeBackend, engine_exec: EngineExec, id: str
 ) -> None:
     fake.freeze()
-    with within(1), engine_deadline(Deadline.after(0.1)), pytest.raises(EngineTimeout):
-        engine_exec.run(id, request("true"))
+    with within(0.1 + 2), pytest.raises(EngineTimeout):
+        engine_exec.run(id, request("true", timeout=0.1))
     fake.recover()
     assert commands_in(fake, id) == []
 

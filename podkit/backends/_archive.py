@@ -1,0 +1,27 @@
+"""The archives that an engine takes for a container that has never run; imported late, with `tarfile`."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from pathlib import Path
+
+
+def of_programs(files: Mapping[str, Path]) -> bytes:
+    """Return an archive of programs, by name, that everybody may run."""
+    return _archive(map(_program, files, files.values()))
+
+
+def _program(name: str, path: Path) -> tuple[tarfile.TarInfo, bytes]:
+    entry, content = tarfile.TarInfo(name), path.read_bytes()
+    entry.size, entry.mode = len(content), 0o111  # what cannot be read cannot be traced either
+    return entry, content
+
+
+def _archive(entries: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
+    made = BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for entry, content in entries:
+            archive.addfile(entry, BytesIO(content))
+    return made.getvalue()

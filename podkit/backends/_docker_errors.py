@@ -1,0 +1,103 @@
+"""What a Docker engine says of a failure, as podkit's errors: half of it is known by its text alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from podkit.backends._docker_calls import MISSING
+from podkit.backends._http import Refused
+from podkit.backends.base import NotStarted
+from podkit.errors import (
+    ContainerFailedToStart,
+    ContainerNotFound,
+    ContainerNotRunning,
+    EngineError,
+    EngineTimeout,
+    EngineUnavailable,
+    InvalidInput,
+    NetworkNotFound,
+    PodkitError,
+    PortUnavailable,
+)
+
+# The engine reports these only as text, with a status that means anything: so the text is read, here and nowhere else.
+_START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
+    (r"port is already allocated|address already in use", PortUnavailable, "choose another port, or stop its user"),
+    (r"network (\S+) not found", NetworkNotFound, "make it with 'docker network create {}'"),
+    (r"marked for removal", ContainerNotFound, "it is being removed"),
+    (
+        r"unable to find (?:user|group)",
+        ContainerFailedToStart,
+        "user=... names nobody in the image: name one, or a number",
+    ),
+    (r"docker-init|tini", EngineError, "the engine's init is missing: install it (Debian: apt-get install tini)"),
+]
+_PROGRAM, _DIRECTORY = 'exec: "', "chdir to cwd"
+_REFUSALS = re.compile(rf"{_PROGRAM}|{_DIRECTORY}|unable to find (?:user|group)")
+_REST_OF_NAME = re.compile(r'(?s)\A(?:[^"\\]|\\.)*"')  # as Go quotes it
+_PROGRAM_MISSING = re.compile(r"executable file not found|no such file or directory")
+_NOT_RUNNING = re.compile(r"is not running|is paused|is restarting")
+SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Say what was being done, and turn a refusal into one of podkit's errors."""
+    try:
+        yield
+    except Refused as exc:
+        error = ContainerNotFound if exc.status == MISSING else EngineError
+        raise error(f"{doing}: {exc}") from exc
+    except (EngineTimeout, EngineUnavailable) as exc:
+        raise type(exc)(f"{doing}: {exc}") from exc
+    except OSError as exc:
+        if isinstance(exc, PodkitError):
+            raise
+        raise EngineUnavailable(f"{doing}: {exc}") from exc
+    except (KeyError, IndexError, TypeError, AttributeError) as exc:  # JSON of another shape
+        raise EngineUnavailable(f"{doing}: the answer is not a Docker engine's ({exc!r})") from exc
+
+
+def image_missing(image: str, text: str) -> str:
+    """Return the message for an image that is neither there nor to be had."""
+    return (
+        f"the image {image!r} is not on the engine and cannot be pulled ({text}): check its name, pull or build it by "
+        "hand, or name another one (image=..., or PODKIT_DEFAULT_IMAGE where none is named)"
+    )
+
+
+def start_error(exc: Refused, id: str) -> PodkitError:
+    """Return the error of a container that did not start."""
+    text = str(exc)
+    for pattern, error, cure in _START_REFUSALS:
+        if found := re.search(pattern, text):
+            return error(f"container {id[:12]} failed to start: {text}; {cure.format(*found.groups())}")
+    return ContainerFailedToStart(f"container {id[:12]} failed to start: {text}")
+
+
+def exec_error(status: int | None, doing: str, text: str) -> PodkitError:
+    """Return the error of a command that was not started."""
+    known: dict[int, type[PodkitError]] = {400: InvalidInput, 404: ContainerNotFound, 409: ContainerNotRunning}
+    error = known.get(status or 0, EngineError)
+    if _NOT_RUNNING.search(text):  # with status 500, where the container ended between two requests
+        error = ContainerNotRunning
+    return error(f"{doing}: {text}")
+
+
+def not_started(output: str) -> Exception:
+    """Tell from the engine's text, which it prints as the command's output, why there was no process.
+
+    Its phrase stands before the caller's words, which it quotes: the first one found is its own. A text without any
+    blames the container, which is ending, whatever file of its own the engine missed.
+    """
+    found = _REFUSALS.search(output)
+    if found is None:
+        return NotStarted(output, exit_code=None)
+    if found[0] == _DIRECTORY:
+        return InvalidInput(f"the command's working_dir is not a directory inside: make it first ({output})")
+    if found[0] != _PROGRAM:
+        return InvalidInput(f"the command's user is not in the container: name one that is, or a number ({output})")
+    reason = _REST_OF_NAME.sub("", output[found.end() :])
+    return NotStarted(output, exit_code=127 if _PROGRAM_MISSING.search(reason) else 126)

@@ -1,0 +1,51 @@
+"""What podkit uses Docker's SDK for: its client, for those who want one, and the user's credentials for registries.
+
+Imported at the first use of either: the SDK takes longer to import than all of podkit.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import docker
+import docker.auth
+import docker.errors
+from docker.tls import TLSConfig
+from docker.utils import parse_repository_tag
+
+from podkit.backends._endpoint import Endpoint
+from podkit.utils._deadline import ENGINE_CALL_SECONDS
+
+_CONNECTIONS = 64
+
+_logger = logging.getLogger(__name__)
+
+
+def make_client(endpoint: Endpoint, version: str) -> docker.DockerClient:
+    """Return a client of the SDK; no I/O, as the version of the API is known."""
+    tls: TLSConfig | bool = False
+    if endpoint.tls:
+        certificate, key = endpoint.tls.file("cert.pem"), endpoint.tls.file("key.pem")
+        pair = (certificate, key) if certificate and key else None
+        tls = TLSConfig(client_cert=pair, ca_cert=endpoint.tls.file("ca.pem"), verify=endpoint.tls.verify)
+    return docker.DockerClient(
+        endpoint.url, version=version, timeout=int(ENGINE_CALL_SECONDS), tls=tls, max_pool_size=_CONNECTIONS
+    )
+
+
+def split_image(image: str) -> tuple[str, str]:
+    """Return the repository of an image and its tag or digest."""
+    repository, tag = parse_repository_tag(image)
+    return repository, tag or "latest"
+
+
+def registry_credentials(repository: str) -> str:
+    """Return what `docker login` keeps for a repository's registry, as the engine takes it; empty without any."""
+    try:
+        registry, _ = docker.auth.resolve_repository_name(repository)
+        found = docker.auth.load_config().resolve_authconfig(registry)
+        return docker.auth.encode_header(found).decode() if found else ""
+    except (docker.errors.DockerException, OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
+        # most images need none; for one that does, the engine says so
+        _logger.warning("the docker client's credentials cannot be read and are not used: %s", exc)
+        return ""

@@ -1,0 +1,402 @@
+"""Requests to an engine's HTTP API over podkit's own sockets: each with a deadline, and without an SDK.
+
+An SDK bounds no call as a whole and takes longer to import than all of podkit; an engine's API needs this little of
+HTTP: one request, one answer of known length or in chunks, and connections that are used again.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from podkit.backends._endpoint import Endpoint, dial
+from podkit.errors import EngineTimeout, EngineUnavailable
+from podkit.utils._deadline import ENGINE_CALL_SECONDS, NEVER, Deadline
+
+if TYPE_CHECKING:
+    from podkit.backends._endpoint import Connection
+
+READ_BYTES = 256 << 10
+_WRITE_BYTES = 256 << 10
+_POLL_SECONDS = 3600.0  # poll() counts milliseconds in 32 bits
+_HEADERS_MAX_BYTES = 64 << 10
+_ANSWER_MAX_BYTES = 256 << 20
+_REFUSAL_MAX_BYTES = 64 << 10
+_IDLE_CONNECTIONS = 16
+NOT_MODIFIED = 304
+"""The status of a refusal to start what runs, or to stop what does not."""
+_EMPTY = (204, NOT_MODIFIED)
+_BEGIN = b"HTTP/"
+
+
+class Refused(Exception):
+    """The engine answered with an error. Internal: the backend turns it into one of podkit's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# --- bytes, with a deadline --------------------------------------------------------------------------
+
+
+def wait_for(connection: Connection, deadline: Deadline, *, writing: bool = False) -> None:
+    """Wait until there is something to receive, or room for something to send."""
+    if not writing and not isinstance(connection, socket.socket) and connection.pending():
+        return  # decrypted already: the kernel's buffer is empty, and polling it would wait for nothing
+    poller = select.poll()
+    poller.register(connection, select.POLLOUT if writing else select.POLLIN)
+    while not poller.poll(deadline.at_most(_POLL_SECONDS).remaining * 1000):
+        if deadline.expired:
+            raise EngineTimeout(f"the engine did not {'take' if writing else 'send'} anything in time")
+
+
+def receive(connection: Connection, size: int, deadline: Deadline) -> bytes:
+    """Return what is there, at most `size` bytes, waiting for the first of them. No bytes are the end."""
+    while True:
+        try:
+            return connection.recv(size)
+        except BlockingIOError:  # or a TLS record that has come in part
+            wait_for(connection, deadline)
+
+
+def send(connection: Connection, data: bytes, deadline: Deadline) -> None:
+    """Send all of `data`."""
+    view = memoryview(data)
+    while view or (not isinstance(connection, socket.socket) and connection.unsent):
+        try:
+            sent = connection.send(view[:_WRITE_BYTES])
+        except BlockingIOError:
+            sent = 0
+        view = view[sent:]
+        if not sent:  # a TLS connection may have kept what the kernel did not take
+            wait_for(connection, deadline, writing=True)
+
+
+# --- one answer --------------------------------------------------------------------------------------
+
+
+class Incoming:
+    """An answer as it comes.
+
+    Attributes:
+        deadline: until when the next bytes must have come; may be changed between two reads.
+        left: what was received and belongs to nothing that was read so far.
+        status: of the answer, once its head was read.
+    """
+
+    def __init__(self, connection: Connection, deadline: Deadline) -> None:
+        self._connection = connection
+        self.deadline = deadline
+        self._headers: dict[bytes, bytes] = {}
+        self.left = b""
+        self.status = 0
+
+    def read_head(self) -> None:
+        """Read the status line and the headers.
+
+        Raises:
+            EngineTimeout: they did not come in time.
+            EngineUnavailable: the connection ended, or this is not HTTP.
+        """
+        while len(self.left) < len(_BEGIN):
+            self._more()
+        if not self.left.startswith(_BEGIN):  # something else may never send the end of a head
+            raise _not_http(self.left)
+        lines = self._until(b"\r\n\r\n", _HEADERS_MAX_BYTES, "headers").split(b"\r\n")
+        try:
+            self.status = int(lines[0].split()[1])
+            self._headers = dict(_header(line) for line in lines[1:])
+            self._length()
+        except (ValueError, IndexError) as exc:
+            raise _not_http(lines[0]) from exc
+
+    @property
+    def keeps_connection(self) -> bool:
+        """Whether another answer can follow once the body was read."""
+        ends = self.status not in _EMPTY and not self._chunked and self._length() is None
+        return not (ends or self.left or self._headers.get(b"connection", b"").lower() == b"close")
+
+    def read_body(self, most: int = _ANSWER_MAX_BYTES) -> bytes:
+        """Read the body, which must not have more than `most` bytes."""
+        return b"".join(self.pieces(most))
+
+    def pieces(self, most: int) -> Iterator[bytes]:
+        """Read the body piece by piece, as it comes; what is announced to be longer is not read at all."""
+        if self.status in _EMPTY:
+            return
+        length = self._length()
+        if self._chunked:
+            yield from self._chunks(most)
+        elif length is not None:
+            _check_size(length, most)
+            yield from self._exactly(length)
+        else:
+            yield from self._until_the_end(most)
+
+    def _until_the_end(self, most: int) -> Iterator[bytes]:
+        piece, self.left, size = self.left, b"", 0
+        while True:
+            size += len(piece)
+            _check_size(size, most)
+            yield piece
+            piece = receive(self._connection, READ_BYTES, self.deadline)
+            if not piece:
+                return
+
+    @property
+    def _chunked(self) -> bool:
+        return self._headers.get(b"transfer-encoding", b"").lower() == b"chunked"
+
+    def _length(self) -> int | None:
+        given = self._headers.get(b"content-length")
+        if given is None:
+            return None
+        if not given.isdigit():
+            raise ValueError(given)
+        return int(given)
+
+    def _chunks(self, most: int) -> Iterator[bytes]:
+        total = 0
+        while True:
+            line = self._until(b"\r\n", _HEADERS_MAX_BYTES, "a chunk").partition(b";")[0]
+            try:
+                size = int(line.strip(), 16)
+            except ValueError:
+                size = -1
+            if size < 0:
+                raise EngineUnavailable(f"the engine's answer has a chunk of {line[:20]!r} bytes")
+            if not size:
+                while self._until(b"\r\n", _HEADERS_MAX_BYTES, "trailers"):
+                    pass
+                return
+            total += size
+            _check_size(total, most)
+            yield from self._exactly(size)
+            self._until(b"\r\n", _HEADERS_MAX_BYTES, "a chunk")
+
+    def _until(self, mark: bytes, most: int, what: str) -> bytes:
+        while (end := self.left.find(mark)) < 0:
+            if len(self.left) > most:
+                raise EngineUnavailable(f"the engine's answer has {what} without an end: is it a Docker engine?")
+            self._more()
+        found, self.left = self.left[:end], self.left[end + len(mark) :]
+        return found
+
+    def _exactly(self, size: int) -> Iterator[bytes]:
+        while size:
+            if not self.left:
+                self._more(min(size, READ_BYTES))
+            piece, self.left = self.left[:size], self.left[size:]
+            size -= len(piece)
+            yield piece
+
+    def _more(self, size: int = READ_BYTES >> 4) -> None:
+        try:
+            data = receive(self._connection, size, self.deadline)
+        except ConnectionResetError as exc:
+            raise EngineUnavailable(f"the engine broke the connection before it answered: {exc}") from exc
+        if not data:
+            raise EngineUnavailable("the engine closed the connection before it answered")
+        self.left += data
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise EngineUnavailable(f"the engine's answer has more than {most} bytes")
+
+
+def _not_http(begin: bytes) -> EngineUnavailable:
+    return EngineUnavailable(f"the answer {begin[:80]!r} is not HTTP's: is it a Docker engine?")
+
+
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if not colon:
+        raise ValueError(line)
+    return name.strip().lower(), value.strip()
+
+
+def refusal(incoming: Incoming) -> Refused:
+    """Read the engine's words from the body of an answer that refuses."""
+    body = incoming.read_body(_REFUSAL_MAX_BYTES)
+    try:
+        return Refused(incoming.status, str(json.loads(body)["message"]))
+    except (ValueError, KeyError, TypeError):
+        return Refused(incoming.status, body.decode(errors="replace"))
+
+
+def request_bytes(method: str, path: str, content: bytes = b"", headers: str = "") -> bytes:
+    """Return a request as it is sent."""
+    typed = "Content-Type: application/json\r\n" if content.startswith(b"{") else ""
+    length = f"Content-Length: {len(content)}\r\n" if content or method != "GET" else ""
+    return f"{method} {path} HTTP/1.1\r\nHost: podkit\r\n{headers}{typed}{length}\r\n".encode() + content
+
+
+# --- many requests -----------------------------------------------------------------------------------
+
+
+class HttpClient:
+    """The connections to one engine. Safe to use from many threads: each request has a connection to itself.
+
+    Args:
+        endpoint: where the engine listens.
+        prefix: what all paths begin with, such as `/v1.41`.
+    """
+
+    def __init__(self, endpoint: Endpoint, prefix: str = "") -> None:
+        self._endpoint = endpoint
+        self._prefix = prefix
+        self._idle: list[Connection] = []
+        self._lock = threading.Lock()  # guards _idle
+        weakref.finalize(self, _close_all, self._idle)
+
+    def close(self) -> None:
+        """Close the connections that no request uses. The client can be used on."""
+        with self._lock:
+            _close_all(self._idle)
+
+    def until(self, deadline: Deadline) -> Requests:
+        """Return what makes requests whose answers must have come before a deadline."""
+        return Requests(self, deadline)
+
+    @contextmanager
+    def answer(self, method: str, target: str, content: bytes, headers: str, deadline: Deadline) -> Iterator[Incoming]:
+        """Send a request and have its answer's body read inside the block; see `Requests.ask` for the errors."""
+        connection = self._connection(deadline)
+        kept = False
+        try:
+            send(connection, request_bytes(method, self._prefix + target, content, headers), deadline)
+            incoming = Incoming(connection, deadline)
+            incoming.read_head()
+            if incoming.status >= 300:
+                raise refusal(incoming)
+            yield incoming
+            kept = incoming.keeps_connection and self._keep(connection)
+        except OSError as exc:
+            if isinstance(exc, EngineTimeout | EngineUnavailable):
+                raise
+            raise EngineUnavailable(f"the engine broke the connection: {exc}") from exc
+        finally:
+            if not kept:
+                connection.close()
+
+    def _connection(self, deadline: Deadline) -> Connection:
+        while True:
+            with self._lock:
+                found = self._idle.pop() if self._idle else None
+            if found is None:
+                break
+            if _is_open(found):
+                return found
+            found.close()
+        try:
+            made = dial(self._endpoint, deadline)
+        except TimeoutError as exc:
+            raise EngineTimeout("the engine did not take the connection in time") from exc
+        except OSError as exc:
+            if isinstance(exc, EngineUnavailable):
+                raise
+            raise EngineUnavailable(f"the engine cannot be reached: {exc}") from exc
+        made.settimeout(0)  # every wait is a poll with a deadline
+        return made
+
+    def _keep(self, connection: Connection) -> bool:
+        with self._lock:
+            if len(self._idle) >= _IDLE_CONNECTIONS:
+                return False
+            self._idle.append(connection)
+            return True
+
+
+class Requests:
+    """Requests to one engine, all of them answered before one deadline or not at all.
+
+    Attributes:
+        deadline: until when.
+    """
+
+    def __init__(self, client: HttpClient, deadline: Deadline) -> None:
+        self._client = client
+        self.deadline = deadline
+
+    def until(self, deadline: Deadline) -> Requests:
+        """Return the same with another deadline, such as for taking back what could not be finished."""
+        return Requests(self._client, deadline)
+
+    def ask(self, method: str, *path: str, query: Mapping[str, object] | None = None, body: object = None) -> Any:
+        """Make a request and return the JSON of its answer, `None` where that is empty.
+
+        Args:
+            method: such as `GET`.
+            path: its parts, each of which is quoted.
+            query: what stands behind the path.
+            body: sent as it is where it is `bytes`, else as JSON.
+
+        Raises:
+            Refused: the engine answered with an error.
+            EngineTimeout: it did not answer in time.
+            EngineUnavailable: it cannot be reached, or broke off.
+        """
+        data = self.fetch(method, *path, query=query, body=body)
+        return _from_json(data) if data else None
+
+    def fetch(self, method: str, *path: str, query: Mapping[str, object] | None = None, body: object = None) -> bytes:
+        """Make a request and return the bytes of its answer; see `ask`."""
+        content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        with self._client.answer(method, _target(path, query), content, "", self.deadline) as incoming:
+            return incoming.read_body()
+
+    def events(self, *path: str, query: Mapping[str, object], headers: str) -> Iterator[Any]:
+        """Make a POST request and return the lines of JSON that its answer is made of, each as it comes.
+
+        Without a deadline of their own, that is with `NEVER`, there may be 60 s between two pieces.
+        """
+        rest = b""
+        with self._client.answer("POST", _target(path, query), b"", headers, self._next_deadline()) as incoming:
+            for piece in incoming.pieces(sys.maxsize):
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from (_from_json(line) for line in lines if line.strip())
+                _check_size(len(rest), _HEADERS_MAX_BYTES)
+                incoming.deadline = self._next_deadline()
+            if rest.strip():
+                yield _from_json(rest)
+
+    def _next_deadline(self) -> Deadline:
+        return Deadline.after(ENGINE_CALL_SECONDS) if self.deadline == NEVER else self.deadline
+
+
+def _target(path: tuple[str, ...], query: Mapping[str, object] | None) -> str:
+    target = "".join(f"/{quote(part, safe='')}" for part in path)
+    return target + (f"?{urlencode(query)}" if query else "")
+
+
+def _from_json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise EngineUnavailable(f"the engine's answer is not JSON: {data[:80]!r}") from exc
+
+
+def _is_open(connection: Connection) -> bool:
+    """Whether nothing has come on a connection that nobody uses: not even its end."""
+    try:
+        connection.recv(1)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _close_all(connections: list[Connection]) -> None:
+    while connections:
+        connections.pop().close()

@@ -146,7 +146,7 @@ start_engine() {
   if [ -d /run/systemd/system ]; then
     systemctl start docker || true
     log=''
-  elif ! pgrep -x dockerd >/dev/null; then # the package may have started it
+  elif ! pgrep --ns $$ --nslist net -x dockerd >/dev/null; then # the package may have started it, in this network
     rm -f /var/run/docker.pid # of an engine that was killed: its number may be another program's by now
     if [ -z "$(ls -A /sys/fs/cgroup)" ] && command -v cgroupfs-mount >/dev/null; then cgroupfs-mount; fi
     setsid dockerd </dev/null >>"$log" 2>&1 &

@@ -11,6 +11,7 @@ check() { # name, command...; all of them run, so that one round of mending is e
 }
 check "ruff check" "$python" -m ruff check
 check "ruff format" "$python" -m ruff format --check
+check "the agent's programs are those of its source" "$python" scripts/_build_agent.py --is-built
 check mypy "$python" -m mypy
 check "mypy of the uses" "$python" -m mypy tests/typing
 check "import-linter" .venv/bin/lint-imports

@@ -30,6 +30,7 @@ class CommandRequest:
         max_output_bytes: how much of each stream is kept; the rest is read and dropped.
         on_stdout: called with each piece of text as it comes, in the caller's thread, also past the limit.
         on_stderr: the same for the error stream.
+        built_in: `argv` is for a part of the agent itself, which its first word names.
     """
 
     argv: Sequence[str]
@@ -41,6 +42,7 @@ class CommandRequest:
     max_output_bytes: int = MAX_OUTPUT_BYTES
     on_stdout: TextCallback | None = None
     on_stderr: TextCallback | None = None
+    built_in: bool = False
 
     @classmethod
     def checked(
@@ -136,6 +138,7 @@ class Outcome:
         duration_seconds: from sending it to knowing its end.
         timed_out: it was over its time and was killed.
         container_restarted: the container was killed and started for that.
+        oom_killed: the kernel killed something of it for memory.
     """
 
     stdout: OutputBuffer
@@ -144,6 +147,7 @@ class Outcome:
     duration_seconds: float = 0.0
     timed_out: bool = False
     container_restarted: bool = False
+    oom_killed: bool = False
 
     def to_result(self, timeout: float | None) -> ProcessResult:
         """Give the result that the caller sees."""
@@ -160,5 +164,6 @@ class Outcome:
             timed_out=self.timed_out,
             stdout_truncated=self.stdout.truncated,
             stderr_truncated=self.stderr.truncated,
+            oom_killed=self.oom_killed,
             container_restarted=self.container_restarted,
         )

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from podkit.backends._frames import FrameReader
-from podkit.backends._http import READ_BYTES, Incoming, receive, refusal, request_bytes, send
+from podkit.backends._http import READ_BYTES, Incoming, receive, refusal, request_bytes, send, wait_for
 from podkit.backends.base import Chunk, Stream
 from podkit.errors import EngineTimeout, EngineUnavailable
 from podkit.utils._deadline import Deadline
@@ -69,6 +69,18 @@ class SocketStream:
         self._ended = False
         self._has_written = False
         self._ask_exit_code = exit_code
+
+    def wait(self, deadline: Deadline) -> bool:
+        """See `ExecStream.wait`."""
+        if self._chunks:
+            return True
+        try:
+            wait_for(self._connection, deadline)
+        except EngineTimeout:
+            return False
+        except (OSError, ValueError) as exc:  # ValueError: closed by another thread
+            raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc
+        return True
 
     def read(self, deadline: Deadline) -> Chunk | None:
         """See `ExecStream.read`."""

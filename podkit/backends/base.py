@@ -217,6 +217,17 @@ class ExecSpec:
 class ExecStream(Protocol):
     """The byte stream to one process. One thread may read while another writes; `close` may come from any."""
 
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait until `read` has something, the end included, or is worth a try; takes nothing.
+
+        Returns:
+            Whether it has; false where nothing came before the deadline.
+
+        Raises:
+            EngineUnavailable: the connection broke.
+        """
+        ...
+
     def read(self, deadline: Deadline) -> Chunk | None:
         """Return the next bytes of output as they come; an empty chunk, for ever, once both streams have ended.
 

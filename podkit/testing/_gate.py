@@ -31,7 +31,7 @@ BACKEND_METHODS = frozenset(
         "open_stream",
     }
 )
-STREAM_METHODS = frozenset({"read", "write", "exit_code"})
+STREAM_METHODS = frozenset({"wait", "read", "write", "exit_code"})
 _POLL_SECONDS = 0.005
 
 

@@ -55,6 +55,11 @@ class Process:
         return all(strand.done for strand in self._strands)
 
     @property
+    def has_output(self) -> bool:
+        """Whether there is output to take."""
+        return bool(self._output)
+
+    @property
     def takes_input(self) -> bool:
         """Whether bytes can still be written to its standard input."""
         return self.exit_code is None and self._input_open

@@ -49,6 +49,17 @@ class StreamContract(Contract):
         finally:
             stream.close()
 
+    def test_waiting_takes_nothing_and_gives_up_at_its_deadline(self, backend: Backend, workload: str) -> None:
+        stream = backend.open_stream(workload, ExecSpec(argv=["sh", "-c", "sleep 1; echo late"]))
+        try:
+            assert not stream.wait(Deadline.after(0.1))
+            assert stream.wait(Deadline.after(PATIENCE_SECONDS))
+            assert stream.wait(Deadline.after(0))
+            assert read_all(stream)[Stream.STDOUT] == b"late\n"
+            assert stream.wait(Deadline.after(0))  # the end is something to read too
+        finally:
+            stream.close()
+
     def test_a_read_gives_up_at_its_deadline_and_may_go_on(self, backend: Backend, workload: str) -> None:
         stream = backend.open_stream(workload, ExecSpec(argv=["sh", "-c", "sleep 1; echo late"]))
         try:

@@ -243,21 +243,29 @@ class FakeStream:
         self._process = process
         self._connection = gate.connection
 
+    def wait(self, deadline: Deadline) -> bool:
+        """See `ExecStream.wait`."""
+        with self._gate.stream_call("wait"):
+            return self._wait(deadline)
+
     def read(self, deadline: Deadline) -> Chunk | None:
         """See `ExecStream.read`."""
         with self._gate.stream_call("read"):
-            while True:
-                try:
-                    self._pass(deadline, "reading a command's output")
-                except EngineTimeout:
-                    return None  # a frozen engine sends nothing
-                if chunk := self._process.take():
-                    return chunk
-                if self._process.done:
-                    return Chunk(Stream.STDOUT, b"")
-                if deadline.expired:
-                    return None
-                self._gate.wait(deadline, self._workload.wakes_at)
+            if not self._wait(deadline):
+                return None
+            return self._process.take() or Chunk(Stream.STDOUT, b"")
+
+    def _wait(self, deadline: Deadline) -> bool:
+        while True:
+            try:
+                self._pass(deadline, "reading a command's output")
+            except EngineTimeout:
+                return False  # a frozen engine sends nothing
+            if self._process.has_output or self._process.done:
+                return True
+            if deadline.expired:
+                return False
+            self._gate.wait(deadline, self._workload.wakes_at)
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         """See `ExecStream.write`."""

@@ -291,7 +291,7 @@ class FakeBackend:
         """Have the next calls of a method fail.
 
         Args:
-            method: one of `Backend`'s, or `read`, `write` or `exit_code` of its streams.
+            method: one of `Backend`'s, or `wait`, `read`, `write` or `exit_code` of its streams.
             error: what they raise.
             times: how many calls.
             after: fail once the engine has done what was asked: as when its answer is lost.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from podkit.errors import EngineTimeout, SessionBusy
+from podkit.errors import EngineTimeout, PodkitError, SessionBusy
 
 Clock = Callable[[], float]
 
@@ -76,15 +76,15 @@ class _Lock(Protocol):
 
 
 @contextmanager
-def held(lock: _Lock, deadline: Deadline, what: str) -> Iterator[None]:
+def held(lock: _Lock, deadline: Deadline, what: str, *, late: type[PodkitError] = SessionBusy) -> Iterator[None]:
     """Hold a lock, waiting for it until the deadline at most.
 
     Raises:
-        SessionBusy: another thread still held it; `what` says what it may be doing.
+        SessionBusy: or `late`: another thread still held it; `what` says what it may be doing.
     """
     seconds = deadline.wait_seconds(threading.TIMEOUT_MAX)
     if not lock.acquire(timeout=threading.TIMEOUT_MAX if seconds is None else seconds):
-        raise SessionBusy(f"another thread is still {what}: try again, or with a longer timeout")
+        raise late(f"another thread is still {what}: try again, or with a longer timeout")
     try:
         yield
     finally:

@@ -1,0 +1,41 @@
+"""The agent's program: where its files are, and where a container finds it."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from podkit.agent.protocol import PROTOCOL
+from podkit.backends.base import SharedFiles
+
+DIRECTORY = "/run/podkit"
+PATH = f"{DIRECTORY}/agent"
+LABEL = "podkit.agent"
+"""On containers that have the agent: the digest of its program."""
+LIFETIME_LABEL = "podkit.lifetime"
+"""On containers whose first process it is: how many seconds they live without a command, or `infinity`."""
+
+_FILES = Path(__file__).parent / "bin"
+_ARCHITECTURES = {"amd64": "agent-x86_64", "arm64": "agent-aarch64"}
+
+
+def file_for(machine: str = os.uname().machine) -> Path:
+    """Give the program for a machine as `uname -m` names it; it may not exist."""
+    return _FILES / f"agent-{machine}"
+
+
+@cache
+def shared_files() -> SharedFiles | None:
+    """Give the program as files to be shared; `None` where this copy of podkit was made without them."""
+    files = {name: _FILES / file for name, file in _ARCHITECTURES.items()}
+    if not all(file.is_file() for file in files.values()):
+        return None
+    import hashlib  # late: it loads OpenSSL
+
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
+    return SharedFiles(
+        name=f"podkit-agent-{PROTOCOL}-{digest[:12]}",
+        target=DIRECTORY,
+        by_architecture={name: {"agent": file} for name, file in files.items()},
+    )

@@ -1,0 +1,402 @@
+"""One open stream to the agent of a container, and the many commands that go through it.
+
+No thread of its own: of the threads that wait for something, one reads the stream for all of them, and passes that
+duty on when it has what it waited for. An idle channel costs a descriptor and nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from podkit.agent.call import WINDOW_BYTES, Call
+from podkit.agent.commands import CommandRequest
+from podkit.agent.protocol import (
+    PROTOCOL,
+    Frame,
+    FrameDecoder,
+    FromAgent,
+    ProtocolViolation,
+    StartFlag,
+    ToAgent,
+    encode,
+    encode_number,
+    encode_start,
+)
+from podkit.backends.base import ExecStream, Stream
+from podkit.errors import EngineTimeout, InvalidInput, PodkitError, SessionBusy
+from podkit.utils._deadline import Deadline, held
+from podkit.utils._fork import renew_after_fork
+
+_COMPLAINT_BYTES = 1 << 10
+_REST_SECONDS = 0.5
+_LOOK_SECONDS = 0.05  # how long what is there already is read past a deadline: a flood has always something there
+_AT_ONCE = Deadline.after(0)
+_PARENTS = "the channel belongs to the process that this one was forked from"
+_READING, _SENDING = "reading the channel", "sending to the agent"
+
+
+class ChannelBroken(Exception):
+    """The stream has ended. Internal: whoever runs commands finds out what that means for each.
+
+    Attributes:
+        nothing_sent: the agent had ended its lifetime before it read what this caller sent.
+    """
+
+    def __init__(self, why: str, *, nothing_sent: bool = False) -> None:
+        super().__init__(why)
+        self.nothing_sent = nothing_sent
+
+
+class ParentsChannel(ChannelBroken):
+    """This process was forked from the one that opened the stream: what goes through it is that one's."""
+
+
+class Channel:
+    """The stream, and the calls that wait for something of it. Safe to use from many threads.
+
+    Args:
+        stream: to a process `agent channel`; the channel owns it.
+    """
+
+    def __init__(self, stream: ExecStream) -> None:
+        self._stream = stream
+        self._owner = os.getpid()
+        self._decoder = FrameDecoder()
+        self._calls: dict[int, Call] = {}
+        self._waiting: set[threading.Event] = set()
+        self._ids = itertools.count(1)
+        self._greeting: int | None = None
+        self._is_foreign = False  # what comes is no agent's, such as the engine's own words where it started none
+        self._broken: str | None = None
+        self._said_bye = False
+        self._complaint = b""
+        self._heard_at = time.monotonic()
+        self._after_fork()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._reading = threading.Lock()  # held by the thread that reads for all
+        self._sending = threading.Lock()
+        self._state = threading.Lock()  # guards _calls, _waiting and the calls' own `waiting`
+        if os.getpid() != self._owner:
+            self._broken = _PARENTS
+
+    # --- state --------------------------------------------------------------------------------------
+
+    @property
+    def broken(self) -> bool:
+        """Whether the stream has ended; a new channel is needed then."""
+        return self._broken is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked of the agent at the moment."""
+        return not self._calls
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the agent was heard the last time."""
+        return time.monotonic() - self._heard_at
+
+    def is_quiet(self) -> bool:
+        """Whether it is open, as far as can be seen at once: so that no command goes to an agent that has ended."""
+        if self._broken is None and self._reading.acquire(blocking=False):
+            heard_at = self._heard_at
+            try:
+                self._read_what_is_there(Deadline.after(0))
+            finally:
+                self._heard_at = heard_at  # what was there already is no sign of life of now
+                self._reading.release()
+                self._pass_on()
+        return self._broken is None and not self._said_bye
+
+    @property
+    def has_greeted(self) -> bool:
+        """Whether there is an agent at the other end, of whatever version."""
+        return self._greeting is not None
+
+    def exit_code(self, deadline: Deadline) -> int | None:
+        """Ask the engine how the agent ended; see `ExecStream.exit_code`."""
+        return self._stream.exit_code(deadline=deadline)
+
+    def close(self) -> None:
+        """Close the stream: the agent ends, and with it every command that runs through it. Twice is harmless."""
+        self._break("it was closed")
+
+    def _refuse_to_child(self) -> None:
+        """Leave the stream to the process that opened it: a forked child shares it, and must not read, write or close.
+
+        Raises:
+            ParentsChannel: this process is a child of that one.
+        """
+        if os.getpid() != self._owner:
+            raise ParentsChannel(_PARENTS)
+
+    def _break(self, why: str) -> None:
+        if os.getpid() != self._owner:
+            self._broken = self._broken or why
+            return
+        with self._state:
+            if self._broken is None:
+                self._broken = why
+            waiting = list(self._waiting)
+        self._stream.close()
+        for wake in waiting:
+            wake.set()
+
+    def _raise_broken(self, *, begun: bool = False) -> None:
+        complaint = self._complaint.decode(errors="replace").strip()
+        raise ChannelBroken(
+            f"the channel to the agent broke: {self._broken}{f' ({complaint})' if complaint else ''}",
+            nothing_sent=self._said_bye and not begun,
+        )
+
+    # --- sending ------------------------------------------------------------------------------------
+
+    def greet(self, deadline: Deadline) -> None:
+        """Wait for the agent's first word.
+
+        Raises:
+            ChannelBroken: it has ended, or speaks another version.
+            EngineTimeout: it said nothing before the deadline.
+        """
+        call = Call(0)
+        if not self.wait(call, lambda: self._greeting is not None, deadline):
+            raise EngineTimeout("the agent in the container did not answer in time")
+        if self._greeting != PROTOCOL:
+            self._break(f"it speaks version {self._greeting} of the protocol, not {PROTOCOL}")
+            self._raise_broken()
+
+    def new_call(self) -> Call:
+        """Return a call that nothing was sent for yet."""
+        return Call(next(self._ids))
+
+    def start(
+        self,
+        call: Call,
+        request: CommandRequest,
+        *,
+        user: str,
+        working_dir: str,
+        flags: StartFlag,
+        deadline: Deadline,
+    ) -> None:
+        """Send a command.
+
+        Args:
+            call: a new one, which takes what comes of the command.
+            request: what to run.
+            user: who runs it; `""` for the agent's own user.
+            working_dir: where it runs where the request names no place.
+            flags: `HOME`, where that is to be the user's; `QUIET`, where nobody waits for the command's number.
+            deadline: until when it must be sent.
+
+        Raises:
+            InvalidInput: the command and its environment are longer than a frame; nothing was sent.
+            ChannelBroken: it may have been sent.
+            EngineTimeout: the same; the channel is broken then.
+        """
+        flags |= (
+            StartFlag.INPUT * (request.input is not None)
+            | StartFlag.BUILT_IN * request.built_in
+            | StartFlag.OWN_DIRECTORY * (request.working_dir is None)
+        )
+        frame = encode_start(
+            call.id,
+            request.argv,
+            user=user,
+            working_dir=request.working_dir or working_dir,
+            environment=request.environment,
+            timeout=request.timeout,
+            window=WINDOW_BYTES,
+            flags=flags,
+        )
+        if frame is None:
+            raise InvalidInput("the command and its environment have more than 4 MiB: pass it by a file or as input")
+        self._register(call)
+        self._send(frame, deadline)
+
+    def ping(self, deadline: Deadline) -> int:
+        """Ask for a sign of life; gives how many commands run in the container, through whatever channel.
+
+        Raises:
+            ChannelBroken: the agent has ended.
+            EngineTimeout: no answer before the deadline.
+        """
+        call = self.new_call()
+        self._register(call)
+        try:
+            self._send(encode(ToAgent.PING, call.id), deadline)
+            if not self.wait(call, lambda: call.pong is not None, deadline):
+                raise EngineTimeout("the agent in the container did not answer in time")
+        finally:
+            self.forget(call)
+        assert call.pong is not None
+        return call.pong
+
+    def send_input(self, call: Call, data: memoryview, deadline: Deadline) -> None:
+        """Send input, at most what `call.input_credit` allows; no bytes end it."""
+        call.sent_input(len(data))
+        self._send(encode(ToAgent.INPUT, call.id, data), deadline)
+
+    def send_signal(self, call: Call, number: int, deadline: Deadline) -> None:
+        """Send a signal to the command's process group."""
+        self._send(encode_number(ToAgent.SIGNAL, call.id, number), deadline)
+
+    def kill(self, call: Call, deadline: Deadline) -> None:
+        """Kill the command and all that it started."""
+        self._send(encode(ToAgent.KILL, call.id), deadline)
+
+    def give_credit(self, call: Call, size: int, deadline: Deadline) -> None:
+        """Let the command's output go on."""
+        call.allow(size)
+        if not call.over:
+            self._send(encode_number(ToAgent.CREDIT, call.id, size), deadline)
+
+    def _send(self, data: bytes, deadline: Deadline) -> None:
+        self._refuse_to_child()
+        if self._broken is not None:
+            self._raise_broken()
+        with held(self._sending, deadline, _SENDING, late=EngineTimeout):
+            try:
+                self._stream.write(data, deadline)
+            except BaseException as exc:
+                if isinstance(exc, PodkitError | OSError) and not isinstance(exc, EngineTimeout):
+                    self._read_rest()
+                self._break(f"it takes no input: {exc}")  # a frame may have been cut
+                if isinstance(exc, EngineTimeout) or not isinstance(exc, PodkitError | OSError):
+                    raise
+                self._raise_broken()
+
+    def _read_rest(self) -> None:
+        """Hear what the agent said before it ended: perhaps that it read nothing of what was just sent."""
+        deadline = Deadline.after(_REST_SECONDS)
+        with suppress(SessionBusy), held(self._reading, deadline, _READING):
+            self._read_what_is_there(deadline)
+
+    def _register(self, call: Call) -> None:
+        with self._state:
+            self._calls[call.id] = call
+
+    def forget(self, call: Call) -> None:
+        """Drop a call: what still comes for it is dropped too."""
+        with self._state:
+            self._calls.pop(call.id, None)
+
+    # --- receiving ----------------------------------------------------------------------------------
+
+    def wait(self, call: Call, ready: Callable[[], object], deadline: Deadline) -> bool:
+        """Wait until `ready()` or the deadline, reading the stream for everybody where nobody else does.
+
+        Returns:
+            Whether it became ready.
+
+        Raises:
+            ChannelBroken: the stream has ended, and it is not ready.
+        """
+        self._refuse_to_child()
+        wake = threading.Event()
+        with self._state:
+            self._waiting.add(wake)
+            call.waiting += (wake,)
+        try:
+            while True:
+                wake.clear()
+                if ready():
+                    return True
+                if self._broken is not None:
+                    self._raise_broken(begun=call.begun)
+                if not self._reading.acquire(blocking=False):
+                    if not wake.wait(deadline.wait_seconds(threading.TIMEOUT_MAX)) or deadline.expired:
+                        return bool(ready())
+                    continue
+                try:
+                    if not self._read_what_is_there(deadline, ready):
+                        return bool(ready())
+                finally:
+                    self._reading.release()
+        finally:
+            with self._state:
+                self._waiting.discard(wake)
+                call.waiting = tuple(other for other in call.waiting if other is not wake)
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Have another thread read on, if this one was the reader, or was to be."""
+        with self._state:
+            other = next(iter(self._waiting), None)
+        if other is not None and not self._reading.locked():
+            other.set()
+
+    def _read_what_is_there(self, deadline: Deadline, enough: Callable[[], object] = lambda: False) -> bool:
+        """Read until `enough()`, the end of the stream or the deadline; whether it was not the deadline."""
+        latest = max(deadline.at, Deadline.after(_LOOK_SECONDS).at)
+        while not enough() and self._broken is None:
+            if not self._read(deadline) or time.monotonic() >= latest:
+                return False
+        return True
+
+    def _read(self, deadline: Deadline) -> bool:
+        """Read once; whether anything came before the deadline, the end included."""
+        try:
+            if not self._stream.wait(deadline):  # an interruption here, such as Ctrl-C, loses nothing
+                return False
+            self._take_what_came()
+        except (ChannelBroken, ProtocolViolation, PodkitError) as exc:
+            self._break(str(exc))
+        return True
+
+    def _take_what_came(self) -> None:
+        try:
+            chunk = self._stream.read(_AT_ONCE)
+            if chunk is None:
+                return  # such as half a TLS record
+            if not chunk.data:
+                raise ChannelBroken("the agent has ended")
+            self._heard_at = time.monotonic()
+            if chunk.stream is Stream.STDERR or self._is_foreign:
+                self._complain(chunk.data)
+            else:
+                self._dispatch_all(chunk.data)
+        except (ChannelBroken, ProtocolViolation, PodkitError):
+            raise
+        except BaseException:  # what was just read may be lost, and with it the order of the frames
+            self._break("its reader was interrupted")
+            raise
+
+    def _dispatch_all(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                self._dispatch(frame)
+        except ProtocolViolation:
+            if self._greeting is not None:
+                raise
+            self._is_foreign = True  # and read to its end: only then the engine says how it came to that
+            self._complain(data)
+
+    def _complain(self, data: bytes) -> None:
+        self._complaint = (self._complaint + data)[:_COMPLAINT_BYTES]
+
+    def _dispatch(self, frame: Frame) -> None:
+        if frame.id == 0:
+            if frame.type is FromAgent.HELLO and self._greeting is None:
+                self._greeting = frame.numbers()[0]
+            elif frame.type is FromAgent.BYE:
+                self._said_bye = True
+            else:
+                raise ProtocolViolation(f"a frame {frame.type.name} for the channel")
+            return
+        with self._state:
+            call = self._calls.get(frame.id)
+        if call is None:
+            return  # of a command that its caller has given up
+        call.accept(frame)
+        if call.over:
+            self.forget(call)
+        for wake in call.waiting:
+            wake.set()

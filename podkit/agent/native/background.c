@@ -1,0 +1,415 @@
+/* What podkit asks of background processes, as `agent` built-ins; podkit/agent/processes.py is the other side.
+ *
+ *   process start ID NOTE USER FLAGS VARIABLES VARIABLE... ARGUMENT...   in the working directory
+ *   process look ID | list                                               a struct row each, with its ports and note
+ *   process log ID 1|2 OFFSET MOST WAIT_MS                               a struct piece, and the bytes
+ *   process signal ID NUMBER | stop ID MS | input ID WAIT_MS | end-input ID | remove ID
+ *
+ * The exit code says how it went (enum result). start and stop give a row, input the number of bytes that were taken.
+ * What is in the directories may have been changed by whoever may enter them: by root, or, where the agent is not root,
+ * by any process. So everything is read with bounds, and podkit takes none of it for true.
+ */
+#include "background.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NOTE_MAX (16u << 10)
+#define LISTED_MAX 1024
+#define PROCESSES_MAX 4096
+#define PORTS_MAX 256
+#define ANSWER_MS 2000 /* how long a keeper has to do what it is told */
+#define KILL_MS 3000   /* the same, to kill */
+#define LOOKS 50
+#define LOOK_MS 5
+
+enum result { DONE, NO_SUCH = 65, NO_PLACE, NOT_STARTED, NO_INPUT, STILL_RUNS, NO_ANSWER, NO_SENSE };
+enum row_state { RUNNING = 1, PAUSED, ENDED, LOST };
+enum left { NOTHING, SOMETHING, UNKNOWN };
+enum flags { FLAG_HOME = 1, FLAG_INPUT = 2 };
+
+struct row {
+    uint32_t size, state, exit_code, pid;
+    int64_t began_ms, ended_ms;
+    uint32_t descendants; /* that run, without the process itself */
+    uint32_t left;        /* whether anything of it runs */
+    uint32_t ports;       /* how many of 16 bits follow; 0xffffffff where they are not known */
+    uint32_t note;        /* how many bytes of it follow those */
+    char id[40];
+};
+
+struct piece {
+    uint64_t offset; /* of the first byte that follows: later than asked for where older ones were dropped */
+    uint32_t ended;  /* nothing will ever be added */
+    uint32_t zero;
+};
+
+static void put(const void *data, size_t size)
+{
+    for (const char *at = data; size > 0;) {
+        ssize_t written = write(1, at, size);
+        if (written < 0)
+            _exit(1);
+        at += written;
+        size -= (size_t)written;
+    }
+}
+
+static enum result refuse(enum result result, int failure, int error)
+{
+    int32_t why[2] = {failure, error};
+    put(why, sizeof why);
+    return result;
+}
+
+static void pause_ms(int milliseconds)
+{
+    struct timespec time = {.tv_nsec = milliseconds * 1000000L};
+    nanosleep(&time, NULL);
+}
+
+/* --- rows ------------------------------------------------------------------------------------------------------------ */
+
+/* When the container's first process began: after a restart that is another moment. */
+static uint64_t incarnation(void)
+{
+    char text[512];
+    int proc = open("/proc/1", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    size_t size = proc < 0 ? 0 : read_file(proc, "stat", text, sizeof text - 1);
+    if (proc >= 0)
+        close(proc);
+    text[size] = '\0';
+    char *at = strrchr(text, ')');
+    for (int field = 2; at && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    return at ? strtoull(at, NULL, 10) : 0;
+}
+
+/* Whether the process itself runs: a child of its keeper, so that no other process of its number is taken for it. */
+static int is_running(const struct record *record, char *state)
+{
+    struct process process;
+    if (read_process((pid_t)record->pid, &process) != 0 || process.parent != (pid_t)record->keeper)
+        return 0;
+    *state = process.state;
+    return !strchr("ZXx", process.state);
+}
+
+/* Find out how it is; gives whether its keeper lives. That is looked at before the record, which is written last. */
+static int judge(int directory, struct row *row, struct record *record)
+{
+    char state;
+    row->state = LOST;
+    row->left = UNKNOWN;
+    for (int look = 0; look < LOOKS; look++) {
+        int kept = is_kept(directory);
+        if (!read_record(directory, record))
+            return 0;
+        if (record->state >= RECORD_ENDED)
+            row->state = ENDED;
+        if (record->state >= RECORD_FINISHED || (!kept && record->incarnation != incarnation()))
+            row->left = NOTHING;
+        if (record->state >= RECORD_ENDED || !kept)
+            return kept && row->left != NOTHING;
+        if (record->pid == 0 || is_running(record, &state)) {
+            row->state = record->pid && strchr("Tt", state) ? PAUSED : RUNNING;
+            row->left = SOMETHING;
+            return 1;
+        }
+        wake_keeper(record); /* it has ended, and its keeper has not noticed yet */
+        pause_ms(LOOK_MS);
+    }
+    return 0;
+}
+
+static void write_row(int directory, const char *id, struct table *table)
+{
+    static pid_t pids[PROCESSES_MAX];
+    static char note[NOTE_MAX];
+    uint16_t ports[PORTS_MAX];
+    struct row row = {0};
+    struct record record = {0};
+    size_t count = 0;
+    int kept = judge(directory, &row, &record);
+    for (size_t i = 0; kept && record.keeper > 1 && i < table->count && count < PROCESSES_MAX; i++) {
+        struct process *process = &table->rows[i];
+        if (process->state == 'Z' || !is_descendant(table, process, (pid_t)record.keeper))
+            continue;
+        pids[count++] = process->pid;
+        row.descendants += process->pid != (pid_t)record.pid;
+    }
+    if (kept && row.state == ENDED)
+        row.left = count ? SOMETHING : NOTHING;
+    int found = find_ports(pids, count, ports, PORTS_MAX);
+    row.ports = found < 0 ? UINT32_MAX : (uint32_t)found;
+    size_t ports_size = found < 0 ? 0 : (size_t)found * sizeof *ports;
+    row.note = (uint32_t)read_file(directory, "note", note, sizeof note);
+    row.size = (uint32_t)(sizeof row + ports_size + row.note);
+    row.pid = record.pid;
+    row.exit_code = record.exit_code;
+    row.began_ms = record.began_ms;
+    row.ended_ms = record.ended_ms;
+    memcpy(row.id, id, ID_SIZE);
+    put(&row, sizeof row);
+    put(ports, ports_size);
+    put(note, row.note);
+}
+
+static enum result look(int directory, const char *id)
+{
+    struct table table = {0};
+    scan(&table);
+    write_row(directory, id, &table);
+    return DONE;
+}
+
+static enum result list(void)
+{
+    struct table table = {0};
+    int left = LISTED_MAX;
+    scan(&table);
+    for (size_t i = 0; i < PLACES; i++) {
+        int place = open_place(i, 0);
+        DIR *entries = place < 0 ? NULL : fdopendir(place);
+        for (struct dirent *entry; entries && left > 0 && (entry = readdir(entries));) {
+            int directory = open_in(place, entry->d_name);
+            if (directory < 0)
+                continue;
+            write_row(directory, entry->d_name, &table);
+            close(directory);
+            left--;
+        }
+        if (entries)
+            closedir(entries);
+    }
+    return DONE;
+}
+
+/* --- starting -------------------------------------------------------------------------------------------------------- */
+
+/* Make the state in the first place that takes it; gives the place, or -1 with what kept the first one from it. */
+static int settle(const char *id, const char *note, int with_input, const struct record *record, struct keeper *own)
+{
+    int error = 0;
+    for (size_t i = 0; i < PLACES; i++) {
+        int place = open_place(i, 1);
+        if (place >= 0) {
+            make_room(place);
+            if (make_state(place, id, note, with_input, record, own) == 0)
+                return place;
+            close(place);
+        }
+        error = error ? error : errno;
+    }
+    errno = error;
+    return -1;
+}
+
+/* Fork the keeper, and hear how its start went. */
+static struct report begin(const struct request *request, struct keeper *own, struct record *record)
+{
+    struct report report = {.kind = REPORT_FAILED, .value = NO_PROCESS};
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+        report.detail = errno;
+        return report;
+    }
+    own->report = ends[1];
+    pid_t keeper = fork();
+    if (keeper == 0)
+        keep(request, own, record);
+    report.detail = keeper < 0 ? errno : EAGAIN;
+    close(ends[1]);
+    if (keeper > 0)
+        (void)!read(ends[0], &report, sizeof report); /* in one piece, or nothing where it was killed */
+    close(own->control); /* from here on, only the keeper has it open */
+    return report;
+}
+
+static enum result start(char **arguments, size_t count)
+{
+    const char *id = arguments[0], *note = arguments[1];
+    int flags = atoi(arguments[3]);
+    size_t variables = strtoul(arguments[4], NULL, 10);
+    if (!is_id(id) || strlen(note) > NOTE_MAX || variables >= count - 5)
+        return NO_SENSE;
+    struct record record = {.state = RECORD_BEGUN, .incarnation = incarnation()};
+    struct keeper own;
+    int place = settle(id, note, flags & FLAG_INPUT, &record, &own);
+    if (place < 0)
+        return refuse(NO_PLACE, 0, errno);
+    struct request request = {
+        .start = {.flags = START_BOUND | (flags & FLAG_HOME ? START_HOME : 0), .variables = (uint32_t)variables},
+        .user = arguments[2],
+        .directory = ".", /* where this runs already: it shows whether the user may be there */
+        .variables = arguments + 5,
+        .arguments = arguments + 5 + variables,
+    };
+    struct report report = begin(&request, &own, &record);
+    if (report.kind != REPORT_FAILED)
+        return look(own.directory, id);
+    forget(place, id);
+    return refuse(NOT_STARTED, report.value, report.detail);
+}
+
+/* --- input and output ------------------------------------------------------------------------------------------------ */
+
+static enum result show_log(int directory, int stream, int64_t offset, uint64_t most, int64_t patience_ms)
+{
+    static char buffer[LOG_BUFFER];
+    int64_t end = now_ms() + patience_ms, at;
+    struct piece piece;
+    ssize_t size;
+    for (int wait = 2;; wait = wait < 50 ? wait * 2 : wait) {
+        piece = (struct piece){.ended = !is_kept(directory)};
+        at = offset;
+        size = read_log(directory, stream, &at, buffer, most < sizeof buffer ? (size_t)most : sizeof buffer);
+        if (size > 0 || piece.ended || now_ms() >= end)
+            break;
+        pause_ms(wait);
+    }
+    piece.offset = (uint64_t)at;
+    put(&piece, sizeof piece);
+    while (size > 0) {
+        put(buffer, (size_t)size);
+        most -= (uint64_t)size;
+        int64_t next = at += size;
+        size = read_log(directory, stream, &next, buffer, most < sizeof buffer ? (size_t)most : sizeof buffer);
+        if (next != at)
+            break; /* what was to come has been dropped meanwhile */
+    }
+    return DONE;
+}
+
+/* Write to the process's input until the deadline; gives how much of it was taken, or -1 where it reads no more. */
+static ssize_t push(int fd, const char *data, size_t size, int64_t end)
+{
+    size_t taken = 0;
+    while (taken < size) {
+        ssize_t written = write(fd, data + taken, size - taken);
+        if (written > 0) {
+            taken += (size_t)written;
+            continue;
+        }
+        if (errno != EAGAIN)
+            return -1;
+        int64_t left = end - now_ms();
+        struct pollfd ready = {.fd = fd, .events = POLLOUT};
+        if (left <= 0 || poll(&ready, 1, left > 1 << 30 ? 1 << 30 : (int)left) <= 0)
+            break;
+    }
+    return (ssize_t)taken;
+}
+
+static enum result feed(int directory, int64_t patience_ms)
+{
+    static char buffer[LOG_BUFFER];
+    struct stat about;
+    uint64_t taken = 0;
+    int64_t end = now_ms() + patience_ms;
+    int fd = openat(directory, "input", O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &about) != 0 || !S_ISFIFO(about.st_mode))
+        return NO_INPUT;
+    for (ssize_t size, pushed; (size = read(0, buffer, sizeof buffer)) > 0; taken += (uint64_t)pushed) {
+        pushed = push(fd, buffer, (size_t)size, end);
+        if (pushed < 0)
+            return NO_INPUT;
+        if (pushed < size) {
+            taken += (uint64_t)pushed;
+            break;
+        }
+    }
+    put(&taken, sizeof taken);
+    return DONE;
+}
+
+static enum result end_input(int directory)
+{
+    if (unlinkat(directory, "input", 0) != 0) /* first: nothing can be written after the end */
+        return NO_INPUT;
+    return tell_keeper(directory, ORDER_CLOSE_INPUT, 0, ANSWER_MS) ? DONE : NO_ANSWER;
+}
+
+/* --- the end --------------------------------------------------------------------------------------------------------- */
+
+static enum result stop(int directory, const char *id, uint32_t milliseconds)
+{
+    tell_keeper(directory, ORDER_STOP, milliseconds, (int64_t)milliseconds + KILL_MS);
+    return look(directory, id);
+}
+
+/* Open the directory of a process, and the place where it is; -1 where there is none. */
+static int find(const char *id, int *place)
+{
+    for (size_t i = 0; i < PLACES; i++) {
+        *place = open_place(i, 0);
+        int directory = *place < 0 ? -1 : open_in(*place, id);
+        if (directory >= 0)
+            return directory;
+        if (*place >= 0)
+            close(*place);
+    }
+    return -1;
+}
+
+void do_without_process(char **arguments)
+{
+    int place, error = errno, directory = -1;
+    if (strcmp(arguments[0], "process") == 0 && arguments[1] && strcmp(arguments[1], "stop") == 0 && arguments[2] &&
+        arguments[3])
+        directory = find(arguments[2], &place);
+    if (directory >= 0) {
+        tell_keeper(directory, ORDER_STOP, (uint32_t)strtoll(arguments[3], NULL, 10), 0);
+        close(directory);
+        close(place);
+    }
+    errno = error;
+}
+
+static enum result remove_one(int place, int directory, const char *id)
+{
+    if (is_kept(directory))
+        return STILL_RUNS;
+    return forget(place, id) == 0 ? DONE : refuse(NO_PLACE, 0, errno);
+}
+
+int process_main(char **arguments)
+{
+    size_t count = 0;
+    int64_t numbers[4] = {0};
+    int place;
+    while (arguments[count])
+        count++;
+    const char *verb = count ? arguments[0] : "", *id = count > 1 ? arguments[1] : "";
+    for (size_t i = 0; i < 4 && i + 2 < count; i++)
+        numbers[i] = strtoll(arguments[i + 2], NULL, 10);
+    if (strcmp(verb, "list") == 0)
+        return list();
+    if (strcmp(verb, "start") == 0)
+        return count > 6 ? start(arguments + 1, count - 1) : NO_SENSE;
+    int directory = find(id, &place);
+    if (directory < 0)
+        return NO_SUCH;
+    if (strcmp(verb, "look") == 0)
+        return look(directory, id);
+    if (strcmp(verb, "log") == 0)
+        return show_log(directory, (int)numbers[0], numbers[1], (uint64_t)numbers[2], numbers[3]);
+    if (strcmp(verb, "signal") == 0)
+        return tell_keeper(directory, ORDER_SIGNAL, (uint32_t)numbers[0], ANSWER_MS) ? DONE : NO_ANSWER;
+    if (strcmp(verb, "stop") == 0)
+        return stop(directory, id, (uint32_t)numbers[0]);
+    if (strcmp(verb, "input") == 0)
+        return feed(directory, numbers[0]);
+    if (strcmp(verb, "end-input") == 0)
+        return end_input(directory);
+    if (strcmp(verb, "remove") == 0)
+        return remove_one(place, directory, id);
+    return NO_SENSE;
+}

@@ -1,0 +1,283 @@
+/* The container's files, for the host: a built-in part that runs as a command's user, with one verb and its arguments.
+ *
+ *   file stat PATH FOLLOW                  numbers are decimal; FOLLOW, PARENTS, EXISTING, RECURSIVE: 0 or 1
+ *   file list PATH MOST                    what lies in a directory, at most so many names
+ *   file get PATH BYTES MOST ROOT          a file, or a directory with all below it; MOST 0: a file and nothing else
+ *   file put PATH OWNER ROOT               the other way; missing directories are made; OWNER "": nobody in particular
+ *   file mkdir PATH MODE PARENTS EXISTING
+ *   file remove PATH RECURSIVE
+ *   file empty PATH 0                      all in a directory, but mounts and what is in them
+ *   file rename FROM TO
+ *
+ * It answers with records, and `put` reads some: see records.h. Links are followed as for any program in here; where
+ * ROOT is not "", they may not lead out of that directory, and none is written through.
+ */
+#include "agent.h"
+#include "files.h"
+#include "records.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PIPE_SIZE (1 << 20)
+#define DEPTH_MAX 10000 /* of what is removed: the stack has an end */
+
+static uint64_t bytes_most, bytes_sent, names_most, names_sent;
+static int keeps_mounts, kept; /* mounts that are in the way of a removal are not its end, and how many there were */
+
+/* Go one name down; gives where `trail` ended before. */
+static size_t enter(const char *name)
+{
+    size_t size = strlen(trail);
+    if (size + strlen(name) + 2 > sizeof trail)
+        refuse(ENAMETOOLONG);
+    if (size)
+        strcat(trail, "/");
+    strcat(trail, name);
+    return size;
+}
+
+static void send_entry(int at, const char *name, const struct stat *about)
+{
+    struct entry entry = {.size = (uint64_t)about->st_size, .seconds = about->st_mtim.tv_sec, .mode = about->st_mode,
+                          .nanoseconds = (uint32_t)about->st_mtim.tv_nsec, .uid = about->st_uid, .gid = about->st_gid};
+    size_t size = sizeof entry + strlen(trail) + 1;
+    char *place = begin_record(size + PATH_MAX);
+    memcpy(place, &entry, sizeof entry);
+    strcpy(place + sizeof entry, trail);
+    ssize_t link = S_ISLNK(about->st_mode) ? readlinkat(at, name, place + size, PATH_MAX - 1) : 0;
+    size += link > 0 ? (size_t)link : 0;
+    place[size] = '\0';
+    end_record(ENTRY, size + 1);
+}
+
+static DIR *open_stream(int at, const char *name, int flags)
+{
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags);
+    DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+    if (!stream)
+        refuse(errno);
+    return stream;
+}
+
+static const char *next_name(DIR *stream)
+{
+    struct dirent *found;
+    do {
+        errno = 0;
+        found = readdir(stream);
+    } while (found && (strcmp(found->d_name, ".") == 0 || strcmp(found->d_name, "..") == 0));
+    if (!found && errno)
+        refuse(errno);
+    return found ? found->d_name : NULL;
+}
+
+/* Refuse what is one more than `most`, or so many bytes more. */
+static void keep_within(uint64_t most, uint64_t sent, uint64_t more, enum refusal limit)
+{
+    if (more > most - sent)
+        refuse_over(limit, sent + more);
+}
+
+static void list(const char *path)
+{
+    DIR *stream = open_stream(AT_FDCWD, path, 0);
+    for (const char *name; (name = next_name(stream));) {
+        struct stat about;
+        if (fstatat(dirfd(stream), name, &about, AT_SYMLINK_NOFOLLOW) != 0)
+            continue; /* gone meanwhile */
+        keep_within(names_most, names_sent++, 1, TOO_MANY);
+        enter(name);
+        send_entry(dirfd(stream), name, &about);
+        *trail = '\0';
+    }
+    closedir(stream);
+}
+
+static void send_data(int file)
+{
+    for (;;) {
+        char *place = begin_record(PIECE_MAX);
+        ssize_t size = read(file, place, PIECE_MAX);
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size < 0)
+            refuse(errno);
+        if (size == 0)
+            break;
+        keep_within(bytes_most, bytes_sent, (uint64_t)size, TOO_LARGE); /* it grows, or did not tell its size */
+        bytes_sent += (uint64_t)size;
+        end_record(DATA, (size_t)size);
+    }
+    begin_record(0);
+    end_record(END, 0);
+}
+
+static void send_file(int at, const char *name, int flags)
+{
+    struct stat about;
+    /* what may have taken its place is opened without waiting, and not read */
+    int file = openat(at, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | flags);
+    if (file < 0 || fstat(file, &about) != 0)
+        refuse(errno);
+    check_place(file);
+    if (!S_ISREG(about.st_mode))
+        refuse(NOT_REGULAR);
+    keep_within(bytes_most, bytes_sent, (uint64_t)about.st_size, TOO_LARGE);
+    send_entry(at, name, &about);
+    send_data(file);
+    close(file);
+}
+
+static void send_tree(int at, const char *name, int flags)
+{
+    struct stat about;
+    if (fstatat(at, name, &about, flags ? AT_SYMLINK_NOFOLLOW : 0) != 0) {
+        if (*trail && errno == ENOENT)
+            return; /* gone meanwhile */
+        refuse(errno);
+    }
+    if (*trail)
+        keep_within(names_most, names_sent++, 1, TOO_MANY);
+    if (S_ISREG(about.st_mode)) {
+        send_file(at, name, flags);
+        return;
+    }
+    if (!*trail && (!S_ISDIR(about.st_mode) || names_most == 0))
+        refuse(S_ISDIR(about.st_mode) ? EISDIR : NOT_REGULAR);
+    send_entry(at, name, &about);
+    if (!S_ISDIR(about.st_mode))
+        return;
+    DIR *stream = open_stream(at, name, flags);
+    for (const char *found; (found = next_name(stream));) {
+        size_t here = enter(found);
+        send_tree(dirfd(stream), found, O_NOFOLLOW);
+        trail[here] = '\0';
+    }
+    closedir(stream);
+}
+
+/* For a refusal: the whole path to what is below may be too long for one. */
+static void name_it(const char *name, int depth)
+{
+    if (depth)
+        strcpy(trail, name);
+}
+
+static void remove_tree(int at, const char *name, int recursive, int depth)
+{
+    if (unlinkat(at, name, 0) == 0 || (depth && errno == ENOENT))
+        return;
+    if (errno == EISDIR && unlinkat(at, name, AT_REMOVEDIR) == 0)
+        return;
+    if (errno == EBUSY && keeps_mounts) {
+        kept++;
+        return;
+    }
+    name_it(name, depth);
+    if ((errno != ENOTEMPTY && errno != EEXIST) || !recursive)
+        refuse(errno);
+    if (depth >= DEPTH_MAX)
+        refuse(ENAMETOOLONG);
+    DIR *stream = open_stream(at, name, O_NOFOLLOW);
+    for (const char *found; (found = next_name(stream));)
+        remove_tree(dirfd(stream), found, 1, depth + 1);
+    closedir(stream);
+    name_it(name, depth);
+    if (unlinkat(at, name, AT_REMOVEDIR) != 0 && !(kept && errno == ENOTEMPTY))
+        refuse(errno);
+}
+
+static void empty(const char *path)
+{
+    DIR *stream = open_stream(AT_FDCWD, path, 0);
+    keeps_mounts = 1;
+    for (const char *found; (found = next_name(stream));)
+        remove_tree(dirfd(stream), found, 1, 1);
+    closedir(stream);
+}
+
+static void make_new_directory(char *path, mode_t mode, int parents, int existing)
+{
+    if (parents)
+        make_parents(path);
+    make_directory(AT_FDCWD, path, mode, existing);
+}
+
+static void rename_to(const char *from, const char *to)
+{
+    struct stat about;
+    if (rename(from, to) == 0)
+        return;
+    int why = errno;
+    refuse(why == ENOENT && fstatat(AT_FDCWD, from, &about, AT_SYMLINK_NOFOLLOW) == 0 ? NO_PARENT : why);
+}
+
+static void send_stat(const char *path, int follow)
+{
+    struct stat about;
+    if (fstatat(AT_FDCWD, path, &about, follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
+        refuse(errno);
+    send_entry(AT_FDCWD, path, &about);
+}
+
+static void settle(void)
+{
+    struct rlimit files;
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max; /* one for each level of a tree */
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
+int file_main(char **arguments)
+{
+    size_t count = 0;
+    while (arguments[count])
+        count++;
+    if (count < 4 || strlen(arguments[2]) >= PATH_MAX)
+        return 64;
+    char *verb = arguments[1], *path = arguments[2];
+    uint64_t number = strtoull(arguments[3], NULL, 10);
+    settle();
+    if (strcmp(verb, "stat") == 0) {
+        send_stat(path, number != 0);
+    } else if (strcmp(verb, "list") == 0) {
+        names_most = number;
+        list(path);
+    } else if (strcmp(verb, "get") == 0 && count == 6) {
+        fcntl(1, F_SETPIPE_SZ, PIPE_SIZE);
+        bytes_most = number;
+        names_most = strtoull(arguments[4], NULL, 10);
+        root = arguments[5];
+        send_tree(AT_FDCWD, path, 0);
+    } else if (strcmp(verb, "put") == 0 && count == 5) {
+        fcntl(0, F_SETPIPE_SZ, PIPE_SIZE);
+        root = arguments[4];
+        put_files(path, arguments[3]);
+    } else if (strcmp(verb, "mkdir") == 0 && count == 6) {
+        make_new_directory(path, (mode_t)number, *arguments[4] == '1', *arguments[5] == '1');
+    } else if (strcmp(verb, "remove") == 0) {
+        remove_tree(AT_FDCWD, path, number != 0, 0);
+    } else if (strcmp(verb, "empty") == 0) {
+        empty(path);
+    } else if (strcmp(verb, "rename") == 0) {
+        rename_to(path, arguments[3]);
+    } else {
+        return 64;
+    }
+    begin_record(0);
+    end_record(DONE, 0);
+    flush_records();
+    return 0;
+}

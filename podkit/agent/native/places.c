@@ -1,0 +1,173 @@
+/* Where background processes have their directories: the first place that one can be made in. */
+#include "background.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define KEPT 128 /* how many that have ended are remembered before the oldest of them is forgotten */
+
+static const char *const places[PLACES] = {
+    "/run/podkit-processes", "/tmp/.podkit-processes", "/dev/shm/.podkit-processes",
+};
+
+int open_place(size_t index, int make)
+{
+    char path[64];
+    struct stat about;
+    snprintf(path, sizeof path, "%s-%u", places[index], geteuid());
+    if (make && mkdir(path, 0700) != 0 && errno != EEXIST)
+        return -1;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && (fstat(fd, &about) != 0 || about.st_uid != geteuid() || about.st_mode & 077)) {
+        close(fd);
+        errno = EPERM; /* it is somebody else's */
+        return -1;
+    }
+    return fd;
+}
+
+int is_id(const char *name)
+{
+    return strlen(name) == ID_SIZE && strspn(name, "0123456789abcdef-") == ID_SIZE;
+}
+
+int open_in(int place, const char *id)
+{
+    return is_id(id) ? openat(place, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+}
+
+int open_file(int directory, const char *name)
+{
+    struct stat about;
+    int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0 && (fstat(fd, &about) != 0 || !S_ISREG(about.st_mode))) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+size_t read_file(int directory, const char *name, void *data, size_t size)
+{
+    int fd = open_file(directory, name);
+    ssize_t found = fd < 0 ? 0 : pread(fd, data, size, 0);
+    if (fd >= 0)
+        close(fd);
+    return found > 0 ? (size_t)found : 0;
+}
+
+int forget(int place, const char *id)
+{
+    int fd = open_in(place, id);
+    DIR *files = fd < 0 ? NULL : fdopendir(fd);
+    if (!files)
+        return -1;
+    for (struct dirent *entry; (entry = readdir(files));)
+        unlinkat(dirfd(files), entry->d_name, 0);
+    closedir(files);
+    return unlinkat(place, id, AT_REMOVEDIR);
+}
+
+/* Find the process that has ended first, where KEPT or more that have ended are remembered. */
+static void find_oldest(int place, char oldest[ID_SIZE + 1])
+{
+    struct stat about, best = {0};
+    size_t count = 0, ended = 0;
+    int copy = openat(place, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *entries = copy < 0 ? NULL : fdopendir(copy);
+    *oldest = '\0';
+    for (struct dirent *entry; entries && (entry = readdir(entries));)
+        count += (size_t)is_id(entry->d_name);
+    if (entries)
+        rewinddir(entries);
+    for (struct dirent *entry; entries && count >= KEPT && (entry = readdir(entries));) {
+        int directory = open_in(place, entry->d_name);
+        if (directory < 0)
+            continue;
+        /* a keeper changes its directory when it ends */
+        if (!is_kept(directory) && fstat(directory, &about) == 0) {
+            ended++;
+            if (!*oldest || about.st_mtim.tv_sec < best.st_mtim.tv_sec) {
+                best = about;
+                strcpy(oldest, entry->d_name);
+            }
+        }
+        close(directory);
+    }
+    if (ended < KEPT)
+        *oldest = '\0';
+    if (entries)
+        closedir(entries);
+}
+
+void make_room(int place)
+{
+    char oldest[ID_SIZE + 1];
+    do
+        find_oldest(place, oldest);
+    while (*oldest && forget(place, oldest) == 0);
+}
+
+static int write_file(int directory, const char *name, const void *data, size_t size)
+{
+    int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0 && write(fd, data, size) != (ssize_t)size) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int make_input(int directory, int ends[2])
+{
+    if (mkfifoat(directory, "input", 0600) != 0)
+        return -1;
+    /* opened for both first, so that neither end waits for the other */
+    int both = openat(directory, "input", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    ends[0] = both < 0 ? -1 : openat(directory, "input", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ends[1] = both < 0 ? -1 : openat(directory, "input", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (both >= 0)
+        close(both);
+    return ends[0] < 0 || ends[1] < 0 ? -1 : 0;
+}
+
+static int make_control(int directory)
+{
+    struct sockaddr_un address = control_of(directory);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 && (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 64) != 0)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+int make_state(int place, const char *id, const char *note, int with_input, const struct record *record,
+               struct keeper *own)
+{
+    *own = (struct keeper){.directory = -1, .record = -1, .control = -1, .input = {-1, -1}, .report = -1};
+    if (mkdirat(place, id, 0700) != 0)
+        return -1;
+    own->directory = open_in(place, id);
+    int written = own->directory < 0 ? -1 : write_file(own->directory, "note", note, strlen(note));
+    if (written >= 0)
+        close(written);
+    if (written >= 0 && (own->record = write_file(own->directory, "record", record, sizeof *record)) >= 0 &&
+        (own->control = make_control(own->directory)) >= 0 &&
+        (!with_input || make_input(own->directory, own->input) == 0))
+        return 0;
+    int error = errno, opened[] = {own->directory, own->record, own->control, own->input[0], own->input[1]};
+    for (size_t i = 0; i < sizeof opened / sizeof *opened; i++)
+        if (opened[i] >= 0)
+            close(opened[i]);
+    forget(place, id);
+    errno = error;
+    return -1;
+}

@@ -1,0 +1,235 @@
+/* The processes of the container, as /proc shows them. */
+#include "agent.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The 18th field from the state on. */
+static int thread_count(const char *fields)
+{
+    for (int i = 0; i < 17; i++) {
+        fields = strchr(fields, ' ');
+        if (!fields)
+            return 0;
+        fields++;
+    }
+    return atoi(fields);
+}
+
+int read_process(pid_t pid, struct process *process)
+{
+    char path[32], text[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t size = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (size <= 0)
+        return -1;
+    text[size] = '\0';
+    char *begin = strchr(text, '('), *end = strrchr(text, ')'); /* the name may hold anything */
+    if (!begin || !end || end < begin || end[1] != ' ')
+        return -1;
+    *end = '\0';
+    char *at = end + 4;
+    *process = (struct process){.pid = pid, .state = end[2], .parent = (pid_t)strtol(at, &at, 10)};
+    (void)strtol(at, &at, 10); /* the process group */
+    process->session = (pid_t)strtol(at, &at, 10);
+    strncpy(process->name, begin + 1, sizeof process->name - 1);
+    if (process->state == 'Z' && thread_count(end + 2) > 1)
+        process->state = 'S'; /* its first thread has ended, others live */
+    return 0;
+}
+
+static int by_pid(const void *a, const void *b)
+{
+    return ((const struct process *)a)->pid - ((const struct process *)b)->pid;
+}
+
+int scan(struct table *table)
+{
+    DIR *directory = opendir("/proc");
+    if (!directory)
+        return -1;
+    table->count = 0;
+    table->ancestor = 0;
+    for (struct dirent *entry; (entry = readdir(directory));) {
+        if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
+            continue;
+        if (table->count == table->room) {
+            size_t room = table->room ? table->room * 2 : 256;
+            struct process *rows = realloc(table->rows, room * sizeof *rows);
+            if (!rows) {
+                closedir(directory);
+                return -1;
+            }
+            table->rows = rows;
+            table->room = room;
+        }
+        if (read_process(atoi(entry->d_name), &table->rows[table->count]) == 0)
+            table->count++;
+    }
+    closedir(directory);
+    qsort(table->rows, table->count, sizeof *table->rows, by_pid);
+    return 0;
+}
+
+static struct process *find(const struct table *table, pid_t pid)
+{
+    struct process key = {.pid = pid};
+    return bsearch(&key, table->rows, table->count, sizeof key, by_pid);
+}
+
+int is_descendant(struct table *table, struct process *process, pid_t ancestor)
+{
+    if (table->ancestor != ancestor)
+        for (size_t i = 0; i < table->count; i++)
+            table->rows[i].kinship = 0;
+    table->ancestor = ancestor;
+    /* walk up until something is known, then write it on all that was passed */
+    char kinship = 2;
+    struct process *at = process;
+    for (size_t steps = 0; at && steps <= table->count; steps++) {
+        if (at->kinship) {
+            kinship = at->kinship;
+            break;
+        }
+        if (at->parent == ancestor) {
+            kinship = 1;
+            break;
+        }
+        at = find(table, at->parent);
+    }
+    at = process;
+    for (size_t steps = 0; at && !at->kinship && steps <= table->count; steps++) {
+        at->kinship = kinship;
+        at = at->parent == ancestor ? NULL : find(table, at->parent);
+    }
+    return kinship == 1;
+}
+
+struct pids {
+    pid_t *list;
+    size_t count, room;
+};
+
+static int contains(const struct pids *pids, pid_t pid)
+{
+    for (size_t i = 0; i < pids->count; i++)
+        if (pids->list[i] == pid)
+            return 1;
+    return 0;
+}
+
+static void add(struct pids *pids, pid_t pid)
+{
+    if (pids->count == pids->room) {
+        size_t room = pids->room ? pids->room * 2 : 64;
+        pid_t *list = realloc(pids->list, room * sizeof *list);
+        if (!list)
+            return; /* stopped once more, the next time */
+        pids->list = list;
+        pids->room = room;
+    }
+    pids->list[pids->count++] = pid;
+}
+
+/* Stop descendants until a look finds none that is new: whoever has a stop pending cannot fork any more. Nothing is
+ * reaped meanwhile, so that in a fork storm even the dead hold their places under the limit of processes. */
+static void freeze(struct table *table, struct pids *stopped, int64_t end)
+{
+    pid_t self = getpid();
+    size_t found;
+    do {
+        if (scan(table) != 0)
+            return;
+        found = 0;
+        for (size_t i = 0; i < table->count; i++) {
+            struct process *process = &table->rows[i];
+            if (process->state == 'Z' || !is_descendant(table, process, self) || contains(stopped, process->pid))
+                continue;
+            kill(process->pid, SIGSTOP);
+            add(stopped, process->pid);
+            found++;
+        }
+    } while (found && now_ms() < end);
+}
+
+int kill_descendants(int milliseconds, int (*reap)(void))
+{
+    int64_t end = now_ms() + milliseconds;
+    struct table table = {0};
+    struct pids stopped = {0};
+    pid_t self = getpid();
+    int left;
+    while ((left = reap()) && now_ms() < end) {
+        stopped.count = 0;
+        freeze(&table, &stopped, end);
+        for (size_t i = 0; i < table.count; i++)
+            if (table.rows[i].state != 'Z' && is_descendant(&table, &table.rows[i], self))
+                kill(table.rows[i].pid, SIGKILL);
+        sigset_t child;
+        sigemptyset(&child);
+        sigaddset(&child, SIGCHLD);
+        struct timespec pause = {.tv_nsec = 20000000};
+        int64_t round_end = now_ms() + 100;
+        while ((left = reap()) && now_ms() < round_end && now_ms() < end)
+            sigtimedwait(&child, NULL, &pause);
+        if (!left)
+            break;
+    }
+    free(table.rows);
+    free(stopped.list);
+    return !left;
+}
+
+void signal_descendants(int number)
+{
+    struct table table = {0};
+    if (scan(&table) == 0)
+        for (size_t i = 0; i < table.count; i++)
+            if (is_descendant(&table, &table.rows[i], getpid()))
+                kill(table.rows[i].pid, number);
+    free(table.rows);
+}
+
+size_t find_named(const char *name, pid_t *found, size_t room)
+{
+    struct table table = {0};
+    size_t count = 0;
+    if (scan(&table) == 0)
+        for (size_t i = 0; i < table.count && count < room; i++)
+            if (strcmp(table.rows[i].name, name) == 0)
+                found[count++] = table.rows[i].pid;
+    free(table.rows);
+    return count;
+}
+
+/* Only what the engine has put here has no parent. Of the children of the first process its channel alone is in its
+ * session: a command begins one of its own, and cannot come back. */
+int is_channel(const struct process *process)
+{
+    return process->pid != 1 && (process->parent == 0 || (process->parent == 1 && process->session == 1));
+}
+
+uint32_t count_commands(void)
+{
+    struct table table = {0};
+    uint32_t count = 0;
+    if (scan(&table) == 0)
+        for (size_t i = 0; i < table.count; i++) {
+            struct process *parent = find(&table, table.rows[i].parent);
+            /* a supervisor stays in its channel's session; what a command starts can neither stay nor come back */
+            count += strcmp(table.rows[i].name, COMMAND_NAME) == 0 && parent && is_channel(parent) &&
+                     table.rows[i].session == parent->session;
+        }
+    free(table.rows);
+    return count;
+}

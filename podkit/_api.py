@@ -16,7 +16,9 @@ from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.backends._registry import close_backends, default_backend
 from podkit.backends.base import Backend
 from podkit.core import _checks
+from podkit.core.command import Command
 from podkit.core.files import SessionFiles
+from podkit.core.isolation import Isolation
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ProcessResult, Session, check_config
 from podkit.core.session import BaseSessionManager
@@ -109,6 +111,37 @@ class SessionProxy:
             on_stderr=on_stderr,
         )
 
+    def popen(
+        self,
+        command: str | Sequence[str],
+        working_dir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        *,
+        user: str | None = None,
+        max_output_bytes: int | None = None,
+    ) -> Command:
+        """Start a command and return it while it runs: read its output as it comes, write to it, signal it, end it.
+
+        The arguments are those of `execute_command`. Use it as a context manager: what still runs at the end of the
+        block is killed.
+
+        Raises:
+            NotSupported: commands go through the engine's exec in this container; `isolation` says why.
+            EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
+            PodkitError: as `execute_command` does.
+        """
+        return self._sessions.popen(
+            self.user_id,
+            self.session_id,
+            command,
+            working_dir,
+            environment,
+            timeout,
+            user=user,
+            max_output_bytes=max_output_bytes,
+        )
+
     def write_file(self, path: str | PurePath, content: str | bytes) -> Path:
         """Write a file in one step and give its absolute path inside; a relative path lands under `/workspace`."""
         return self._sessions.write_file(self.user_id, self.session_id, path, content)
@@ -127,6 +160,16 @@ class SessionProxy:
         if session is None:
             raise SessionNotFound(f"session {self.session_id!r} of user {self.user_id!r} was closed")
         return session
+
+    @property
+    def isolation(self) -> Isolation:
+        """What holds the session in, as the engine and the container say; asks them each time.
+
+        Raises:
+            SessionNotFound: the session was closed.
+            EngineError: the container could not be brought back.
+        """
+        return self._sessions.get_isolation(self.user_id, self.session_id)
 
     def get_accessible_ports(self) -> dict[int, int]:
         """Give the published TCP ports: container port -> host port.
@@ -221,6 +264,22 @@ def get_docker_session(
     return SessionProxy(sessions, user_id, session_id)
 
 
+def _session_for_one_run(image: str | None, command_timeout: float | None) -> SessionProxy:
+    """Return a new session that cuts no command short, and ends by itself soon after its caller was killed."""
+    session_id = uuid.uuid4().hex
+    config = ContainerConfig() if image is None else ContainerConfig(image=image)
+    session = get_docker_session("run_in_docker", session_id, config)
+    try:
+        if session.isolation.commands == "agent":
+            return session
+    except BaseException:
+        session.close()
+        raise
+    session.close()  # without the agent, a running command does not extend the lifetime
+    config.container_lifetime_seconds = math.ceil(command_timeout or _LONGEST_RUN_SECONDS) + _RUN_GRACE_SECONDS
+    return get_docker_session("run_in_docker", session_id, config)
+
+
 def run_in_docker(
     command: str | Sequence[str],
     image: str | None = None,
@@ -249,10 +308,7 @@ def run_in_docker(
     for path, content in (files or {}).items():
         resolve_container_path(path)
         _checks.check_content(content, f"files[{path!r}]")
-    # the lifetime must not cut the command short, but ends the container of a caller that was killed
-    lifetime = math.ceil(command_timeout or _LONGEST_RUN_SECONDS) + _RUN_GRACE_SECONDS
-    config = ContainerConfig(container_lifetime_seconds=lifetime, **({} if image is None else {"image": image}))
-    with get_docker_session("run_in_docker", uuid.uuid4().hex, config) as session:
+    with _session_for_one_run(image, command_timeout) as session:
         for path, content in (files or {}).items():
             session.write_file(path, content)
         return session.execute_command(command, working_dir, environment, command_timeout)

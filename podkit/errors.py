@@ -5,7 +5,7 @@ failed. A class exists where a caller can do something different about it; the m
 
 ```
 PodkitError
-├── InvalidInput (ValueError)               a value was refused before any engine call
+├── InvalidInput (ValueError)               a value cannot be right, and nothing was run
 │   ├── PathNotMapped                       the path lies in no mount that podkit can translate
 │   └── PathEscape                          the path leaves the directory that it must stay in
 ├── EngineError                             the engine refused or failed
@@ -28,6 +28,7 @@ PodkitError
 │   └── SessionBusy (TimeoutError)          another thread still makes, recovers or closes it; try again
 ├── CommandError
 │   ├── CommandFailed                       raised by `ProcessResult.check()`
+│   ├── CommandStillRunning (TimeoutError)  `Command.wait` waited for as long as it was told to
 │   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
 └── FileError (OSError)
     ├── FileMissing (FileNotFoundError)     there is no such file
@@ -52,7 +53,7 @@ class PodkitError(Exception):
 
 
 class InvalidInput(PodkitError, ValueError):
-    """A value was refused before any engine call; the message names it and the cure."""
+    """A value cannot be right, and nothing was run; the message names it and the cure."""
 
 
 class PathNotMapped(InvalidInput):
@@ -162,6 +163,10 @@ class CommandError(PodkitError):
 
 class CommandFailed(CommandError):
     """`ProcessResult.check()` found an exit code other than 0."""
+
+
+class CommandStillRunning(CommandError, TimeoutError):
+    """`Command.wait` has waited for as long as it was told to; the command goes on, `result` has the output so far."""
 
 
 class CommandInterrupted(CommandError):

@@ -302,7 +302,7 @@ def test_example_4_reads_what_is_mounted_and_writes_only_where_it_may(
         for target in ("/data", "/etc/configs"):
             refused, why = exec_in(engine, container, ["sh", "-c", f"echo spoiled > {target}/file"])
             assert refused
-            assert "Read-only file system" in why
+            assert "Read-only file system" in why, refused
         (datasets / "dataset.csv").write_text("a,b\n1,2\n")
         assert program.finish(process) == "a,b\n1,2\n\n"
     assert (outputs / "results.txt").read_text() == "processing complete\n"
@@ -361,6 +361,7 @@ def test_example_5_runs_its_script_under_the_limits_and_in_the_network_that_it_n
         "/data": False,
         "/creds": False,
         "/outputs": True,
+        "/run/podkit": False,  # the agent
     }
     seen = json.loads((outputs / "results.json").read_text())
     assert (seen["lines"], seen["creds"]) == (["a,b", "1,2"], ["token"])

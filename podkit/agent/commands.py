@@ -160,6 +160,8 @@ class Outcome:
             exit_code=-1 if exit_code is None else exit_code,
             stdout=self.stdout.text,
             stderr=stderr,
+            stdout_bytes=self.stdout.data,
+            stderr_bytes=self.stderr.data,
             duration_seconds=self.duration_seconds,
             timed_out=self.timed_out,
             stdout_truncated=self.stdout.truncated,

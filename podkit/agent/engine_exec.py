@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from podkit.agent.commands import CommandRequest, Outcome, OutputBuffer
-from podkit.agent.runner import GRACE_SECONDS, Restarts
+from podkit.agent.execution import Execution
+from podkit.agent.runner import GRACE_SECONDS, Restarts, latest, needs_agent, running
 from podkit.backends.base import Backend, Chunk, Deadline, ExecSpec, ExecStream, NotStarted, Stream, WorkloadInfo
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
@@ -37,8 +38,9 @@ _DRAIN_QUIET_SECONDS = 0.25  # the command has ended, but a child holds its pipe
 _DRAIN_LONGEST_SECONDS = 1.0
 _LAST_ASK_SECONDS = 0.4
 _INLINE_INPUT_BYTES = 64 << 10  # fits the socket's empty buffer, so that writing it cannot block
-_SAME_RUN_SECONDS = 0.25
+SAME_RUN_SECONDS = 0.25
 _KILLED = 137
+_NO_AGENT = "no agent was asked for"
 
 _logger = logging.getLogger(__name__)
 
@@ -61,9 +63,20 @@ class EngineExec:
         self._lock = threading.Lock()  # guards _running
         self._running: Counter[str] = Counter()
 
+    def start(self, container_id: str, *, deadline: Deadline | None = None) -> None:
+        """See `Runner.start`."""
+        self._backend.start_workload(container_id, deadline=deadline)
+
+    def why_no_agent(self, container_id: str) -> str | None:
+        """See `Runner.why_no_agent`."""
+        return _NO_AGENT
+
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
         """See `Runner.is_busy`; only what this process runs is known."""
         return self._running[container_id] > 0
+
+    def release(self, container_id: str) -> None:
+        """See `Runner.release`; nothing is open between two commands."""
 
     def forget(self, container_id: str) -> None:
         """See `Runner.forget`; nothing is kept."""
@@ -75,6 +88,14 @@ class EngineExec:
         """See `Runner.run`."""
         with self._counted(container_id):
             return _Run(self._backend, self._restarts, request).run(container_id)
+
+    def open(self, container_id: str, request: CommandRequest) -> Execution:
+        """See `Runner.open`.
+
+        Raises:
+            NotSupported: always.
+        """
+        raise needs_agent(_NO_AGENT)
 
     @contextmanager
     def _counted(self, container_id: str) -> Iterator[None]:
@@ -103,14 +124,14 @@ class _Run:
         self._request = request
         self._began = time.monotonic()
         self.deadline = Deadline.after(request.timeout)
-        self.limit = Deadline.after(None if request.timeout is None else request.timeout + GRACE_SECONDS)
+        self.limit = latest(request.timeout)
         self._outcome = Outcome(
             stdout=OutputBuffer(request.max_output_bytes, request.on_stdout),
             stderr=OutputBuffer(request.max_output_bytes, request.on_stderr),
         )
 
     def run(self, container_id: str) -> Outcome:
-        before = self._container(container_id)
+        before = running(self._backend, container_id, self.limit)
         stream = self._open(before)
         try:
             if self._communicate(stream):
@@ -136,14 +157,6 @@ class _Run:
             stream.close()
         self._outcome.duration_seconds = time.monotonic() - self._began
         return self._outcome
-
-    def _container(self, container_id: str) -> WorkloadInfo:
-        info = self._backend.inspect_workload(container_id, deadline=self.limit)
-        if info.status is ContainerStatus.PAUSED:
-            raise ContainerNotRunning(f"container {info.name} is paused: unpause it, such as with 'docker unpause'")
-        if info.status is not ContainerStatus.RUNNING:
-            raise ContainerNotRunning(f"container {info.name} is {info.status}: start it first")
-        return info
 
     def _open(self, before: WorkloadInfo) -> ExecStream:
         """Start the command; where the engine does not say whether it did, end what may run."""
@@ -256,8 +269,8 @@ class _Run:
             return now.started_at != before.started_at
 
         # the engine may notice the end of the command a moment before that of the container
-        if wait_until(restarted, deadline=Deadline.after(_SAME_RUN_SECONDS), interval=0.05):
-            if self.deadline.remaining > _SAME_RUN_SECONDS:
+        if wait_until(restarted, deadline=Deadline.after(SAME_RUN_SECONDS), interval=0.05):
+            if self.deadline.remaining > SAME_RUN_SECONDS:
                 raise ContainerNotRunning(f"container {before.name} was killed and started again under it")
             self._outcome.timed_out = self._outcome.container_restarted = True
 

@@ -16,6 +16,8 @@ PROTOCOL = 3
 DATA_MAX = 32 << 10
 START_MAX = 4 << 20
 INPUT_WINDOW = 1 << 20
+NO_SUCH_USER, NOT_ALLOWED = 67, 77
+"""The exit codes of a channel that cannot become its user."""
 
 _HEADER = struct.Struct("<LLB3x")
 _START = struct.Struct("<LLLLL")

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from podkit.agent.commands import CommandRequest, Outcome
-from podkit.backends.base import Deadline, WorkloadInfo
+from podkit.backends.base import Backend, Deadline, WorkloadInfo
+from podkit.core.models import ContainerStatus
+from podkit.errors import ContainerNotRunning, NotSupported
+
+if TYPE_CHECKING:
+    from podkit.agent.execution import Execution
 
 GRACE_SECONDS = 1.9
 """How long after a command's timeout an engine has to answer: less than the 2 s by which a call may be late."""
+
+
+def latest(timeout: float | None) -> Deadline:
+    """Return until when the engine has to answer for a command that begins now, so that its caller is not late."""
+    return Deadline.after(None if timeout is None else timeout + GRACE_SECONDS)
+
+
+def needs_agent(why: str) -> NotSupported:
+    """Return the error of a running command that is asked for where there is no agent."""
+    return NotSupported(
+        f"a running command needs podkit's agent in the container, which has none: {why}; execute_command works "
+        "without it"
+    )
+
+
+def running(backend: Backend, container_id: str, deadline: Deadline) -> WorkloadInfo:
+    """Ask for the state of a container that is to run a command.
+
+    Raises:
+        ContainerNotFound: it is gone.
+        ContainerNotRunning: it is stopped or paused.
+    """
+    info = backend.inspect_workload(container_id, deadline=deadline)
+    if info.status is ContainerStatus.PAUSED:
+        raise ContainerNotRunning(f"container {info.name} is paused: unpause it, such as with 'docker unpause'")
+    if info.status is not ContainerStatus.RUNNING:
+        raise ContainerNotRunning(f"container {info.name} is {info.status}: start it first")
+    return info
 
 
 class Restarts(Protocol):
@@ -39,6 +72,10 @@ class Runner(Protocol):
     Safe to use from many threads; a forked child uses none of its parent's connections.
     """
 
+    def start(self, container_id: str, *, deadline: Deadline | None = None) -> None:
+        """Start a container that this process has made and nobody has started, as `Backend.start_workload` does."""
+        ...
+
     def run(self, container_id: str, request: CommandRequest) -> Outcome:
         """Run a command and wait for its end, or for its timeout and the killing. It is never sent twice.
 
@@ -52,8 +89,30 @@ class Runner(Protocol):
         """
         ...
 
+    def open(self, container_id: str, request: CommandRequest) -> Execution:
+        """Start a command and return it once it runs. Raises as `run` does.
+
+        Raises:
+            NotSupported: this runner only waits for commands.
+            EngineTimeout: nothing was heard of it in time; it was killed as far as that was possible.
+        """
+        ...
+
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
         """Whether a command runs in a container, as far as this runner can know."""
+        ...
+
+    def why_no_agent(self, container_id: str) -> str | None:
+        """Return why commands of a running container go through the engine's exec; `None` where the agent runs them.
+
+        Raises:
+            ContainerNotFound: there is no such container.
+            ContainerNotRunning: it is stopped or paused.
+        """
+        ...
+
+    def release(self, container_id: str) -> None:
+        """Close what no command uses of a container that is about to be removed: that makes its removal quicker."""
         ...
 
     def forget(self, container_id: str) -> None:

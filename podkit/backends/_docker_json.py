@@ -13,6 +13,7 @@ from podkit.backends.base import ExecSpec, MountSpec, WorkloadInfo, WorkloadRow,
 from podkit.core.models import ContainerStatus
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
+_NO_LOG = {"Type": "none", "Config": {}}
 _CPU_PERIOD = 100_000  # microseconds
 _LOOPBACK = "127.0.0.1"
 
@@ -50,7 +51,7 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
         "CapDrop": ["ALL"],
         "CapAdd": list(spec.capabilities),
         "SecurityOpt": ["no-new-privileges"],
-        "LogConfig": _LOG_CONFIG,
+        "LogConfig": _NO_LOG if spec.attachable else _LOG_CONFIG,
         "Init": spec.init,
     }
     if spec.networks:
@@ -60,6 +61,8 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
         "Labels": dict(spec.labels),
         "Env": [f"{name}={value}" for name, value in spec.environment.items()],
         "WorkingDir": spec.working_dir,
+        "OpenStdin": spec.attachable,
+        "StdinOnce": spec.attachable,  # the end of the first stream is the end of the input
         "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports},
         "HostConfig": host,
     }
@@ -109,6 +112,7 @@ def workload_info(data: Mapping[str, Any]) -> WorkloadInfo:
         finished_at=_time(state.get("FinishedAt")),
         environment=dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry),
         user=config.get("User") or "",
+        working_dir=config.get("WorkingDir") or "/",
         networks=tuple(data["NetworkSettings"].get("Networks") or ()),
         mounts=tuple((mount.get("Source", ""), mount["Destination"]) for mount in data.get("Mounts") or ()),
     )

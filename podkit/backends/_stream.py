@@ -23,6 +23,9 @@ from podkit.utils._deadline import Deadline
 if TYPE_CHECKING:
     from podkit.backends._endpoint import Connection
 
+ExitCode = Callable[[str | None, Deadline | None], int | None]
+"""Asks for the exit code of a stream's process."""
+
 _SHORT_READ_BYTES = 16 << 10  # room for 256 KiB costs ten times as much as reading a short answer
 _BEGINNING_BYTES = 2 << 10
 
@@ -58,9 +61,7 @@ class SocketStream:
             beginning, where the engine says why it could not start the process, and `None` before.
     """
 
-    def __init__(
-        self, connection: Connection, received: bytes, exit_code: Callable[[str | None, Deadline | None], int | None]
-    ) -> None:
+    def __init__(self, connection: Connection, received: bytes, exit_code: ExitCode) -> None:
         self._connection = connection
         self._frames = FrameReader()
         self._chunks: deque[Chunk] = deque(self._frames.feed(received))

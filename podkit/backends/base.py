@@ -98,6 +98,8 @@ class WorkloadSpec:
         pids_limit: limit of processes and threads.
         capabilities: all that the workload keeps.
         init: run the engine's own init as first process, which reaps and passes signals on.
+        attachable: whether the main process reads and writes a stream, which `open_stream` gives; what it writes is
+            kept in no log.
         shared: files that it sees besides its mounts; creating the first workload that names them places them on the
             engine, running nothing, and the others only use them.
     """
@@ -118,6 +120,7 @@ class WorkloadSpec:
     pids_limit: int
     capabilities: Sequence[str]
     init: bool
+    attachable: bool = False
     shared: SharedFiles | None = None
 
 
@@ -138,6 +141,7 @@ class WorkloadInfo:
         finished_at: of the last run, `None` before its end.
         environment: of the main process.
         user: who runs it, empty for the image's default of root.
+        working_dir: where its commands run.
         networks: the names of the networks that it is in.
         mounts: pairs of the source on the engine's host and the target inside.
     """
@@ -154,6 +158,7 @@ class WorkloadInfo:
     finished_at: datetime | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
+    working_dir: str = "/"
     networks: Sequence[str] = ()
     mounts: Sequence[tuple[str, str]] = ()
 
@@ -312,8 +317,11 @@ class Backend(Protocol):
         """
         ...
 
-    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
+    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> bool:
         """Start a workload that was created or has ended; one that runs already is no error.
+
+        Returns:
+            Whether this call started it: of many at once that is one.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -402,8 +410,15 @@ class Backend(Protocol):
         """
         ...
 
-    def open_stream(self, id: str, spec: ExecSpec, *, deadline: Deadline | None = None) -> ExecStream:
+    def open_stream(self, id: str, spec: ExecSpec | None, *, deadline: Deadline | None = None) -> ExecStream:
         """Start a process inside a running workload and open the stream to it.
+
+        Args:
+            id: the full id.
+            spec: what to start; `None` opens the stream to the main process of an `attachable` workload that was not
+                started yet. At most one caller may: whoever created it, and then starts it. The stream ends with the
+                workload, whatever its main process closes; closing it ends the main process's standard input.
+            deadline: until when.
 
         Raises:
             ContainerNotFound: it is gone; nothing was started.
@@ -412,6 +427,11 @@ class Backend(Protocol):
             NotSupported: the engine has nothing for a part of `spec`, such as a user.
         """
         ...
+
+
+def is_root(user: str) -> bool:
+    """Whether a user, as an engine names it, is root."""
+    return user.partition(":")[0] in ("", "0", "root")
 
 
 def matches(row: WorkloadRow, filters: Filters) -> bool:

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from podkit.backends._docker_calls import CONFLICT, MISSING, create_container, exists
 from podkit.backends._docker_errors import (
@@ -27,7 +27,7 @@ from podkit.backends._docker_volume import SharedVolumes
 from podkit.backends._endpoint import Endpoint, dial, find_endpoints
 from podkit.backends._frames import FrameReader
 from podkit.backends._http import NOT_MODIFIED, HttpClient, Refused, Requests
-from podkit.backends._stream import SocketStream, open_raw_stream
+from podkit.backends._stream import ExitCode, SocketStream, open_raw_stream
 from podkit.backends.base import (
     ExecSpec,
     ExecStream,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 NEWEST_API = (1, 51)
 CONNECT_SECONDS = 10
 _LOG_MAX_BYTES = 64 << 10
-_BAD = 400  # what the engine answers with
+_BAD, _NOT_IMPLEMENTED = 400, 501  # what the engine answers with
 _NEVER_STARTED = 126, 127, 128  # of an exec without a pid: 20.10 says 126, Engine 29 says 127 or 128
 
 
@@ -183,8 +183,7 @@ class DockerBackend:
             if spec.shared:
                 self._shared.place(api, spec.shared, spec.image)
             try:
-                binds = [_volume_directory(api, mount) for mount in spec.mounts if mount.subpath]
-                id = create_container(api, spec.name, container_request(spec, binds))
+                id = create_container(api, spec.name, self._body(api, spec))
             except Refused as exc:
                 raise _creation_error(api, exc, spec) from exc
             try:
@@ -197,6 +196,9 @@ class DockerBackend:
                     raise _creation_error(api, exc, spec) from exc
                 raise
         return id
+
+    def _body(self, api: Requests, spec: WorkloadSpec) -> dict[str, Any]:
+        return container_request(spec, [_volume_directory(api, mount) for mount in spec.mounts if mount.subpath])
 
     def _pull(self, image: str, pulling: Callable[[str], None] | None, deadline: Deadline | None) -> None:
         from podkit.backends._docker_sdk import registry_credentials, split_image  # late: see there
@@ -218,10 +220,10 @@ class DockerBackend:
             except Refused as exc:
                 raise ImageNotFound(image_missing(image, str(exc))) from exc
 
-    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
+    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> bool:
         """See `Backend.start_workload`."""
         with engine_errors(f"starting container {id[:12]}"):
-            _start(self._until(deadline), id)
+            return _start(self._until(deadline), id)
 
     def stop_workload(self, id: str, timeout: float, *, deadline: Deadline | None = None) -> None:
         """See `Backend.stop_workload`."""
@@ -298,7 +300,12 @@ class DockerBackend:
         """See `Backend.get_workload_logs`."""
         with engine_errors(f"reading the log of container {id[:12]}"):
             query = {"stdout": 1, "stderr": 1, "tail": lines}
-            data = self._until(deadline).fetch("GET", "containers", id, "logs", query=query)
+            try:
+                data = self._until(deadline).fetch("GET", "containers", id, "logs", query=query)
+            except Refused as exc:
+                if exc.status != _NOT_IMPLEMENTED:
+                    raise
+                return ""  # whoever attached has what it wrote
             text = b"".join(chunk.data for chunk in FrameReader().feed(data))
         return text[-_LOG_MAX_BYTES:].decode(errors="replace")
 
@@ -310,27 +317,36 @@ class DockerBackend:
 
     # --- inside -------------------------------------------------------------------------------------
 
-    def open_stream(self, id: str, spec: ExecSpec, *, deadline: Deadline | None = None) -> ExecStream:
+    def open_stream(self, id: str, spec: ExecSpec | None, *, deadline: Deadline | None = None) -> ExecStream:
         """See `Backend.open_stream`."""
         doing = f"starting a command in container {id[:12]}"
         with engine_errors(doing):
             api = self._until(deadline)
             try:
+                if spec is None:
+                    target = f"/containers/{id}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+                    return self._raw_stream(target, {}, lambda _, until: self._main_exit_code(id, until), api.deadline)
                 exec_id = str(api.ask("POST", "containers", id, "exec", body=exec_request(spec))["Id"])
-                return self._start_exec(exec_id, api.deadline)
+                exit_code = lambda output, until: self._exit_code(exec_id, output, until)  # noqa: E731
+                body = {"Detach": False, "Tty": False}
+                return self._raw_stream(f"/exec/{exec_id}/start", body, exit_code, api.deadline)
             except Refused as exc:
                 raise exec_error(exc.status, doing, str(exc)) from exc
 
-    def _start_exec(self, exec_id: str, deadline: Deadline) -> SocketStream:
+    def _raw_stream(self, target: str, body: object, exit_code: ExitCode, deadline: Deadline) -> SocketStream:
         assert self._endpoint is not None  # set by connect()
         connection = dial(self._endpoint, deadline)
         try:
-            path = f"/v{self._version}/exec/{exec_id}/start"
-            received = open_raw_stream(connection, path, {"Detach": False, "Tty": False}, deadline)
-            return SocketStream(connection, received, lambda output, until: self._exit_code(exec_id, output, until))
+            received = open_raw_stream(connection, f"/v{self._version}{target}", body, deadline)
+            return SocketStream(connection, received, exit_code)
         except BaseException:
             connection.close()
             raise
+
+    def _main_exit_code(self, id: str, deadline: Deadline | None) -> int | None:
+        with engine_errors(f"asking how container {id[:12]} ended"):
+            state = self._until(deadline).ask("GET", "containers", id, "json")["State"]
+            return None if state["Running"] or state["Status"] == "created" else int(state["ExitCode"])
 
     def _exit_code(self, exec_id: str, output: str | None, deadline: Deadline | None) -> int | None:
         with engine_errors("asking how a command ended"):
@@ -345,15 +361,17 @@ class DockerBackend:
         return code
 
 
-def _start(api: Requests, id: str) -> None:
+def _start(api: Requests, id: str) -> bool:
+    """Start a container; whether it did not run already."""
     try:
         api.ask("POST", "containers", id, "start")
     except Refused as exc:
-        if exc.status == NOT_MODIFIED:  # it runs already
-            return
+        if exc.status == NOT_MODIFIED:
+            return False
         if exc.status == MISSING and not exists(api, "containers", id, "json"):
             raise
         raise start_error(exc, id) from exc
+    return True
 
 
 def _kill(api: Requests, id: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from podkit.backends.base import MountSpec, WorkloadSpec
+from podkit.agent import binary
+from podkit.backends.base import MountSpec, SharedFiles, WorkloadSpec
 from podkit.core._profiles import STANDARD_CAPABILITIES
 from podkit.core.models import ContainerConfig
 
@@ -15,9 +16,24 @@ def workload_spec(
     labels: Mapping[str, str],
     mounts: Sequence[MountSpec],
     networks: Sequence[str],
+    agent: SharedFiles | None,
 ) -> WorkloadSpec:
-    """Return the workload that a configuration describes."""
+    """Return the workload that a configuration describes.
+
+    Args:
+        name: of the workload.
+        config: what was asked for.
+        labels: what it is found by.
+        mounts: the session's.
+        networks: those that the configuration names.
+        agent: `None` where it cannot be had.
+    """
     entrypoint, command = main_process(config)
+    keeps_alive = agent is not None and config.runs_keepalive
+    if agent is not None:
+        labels = {**labels, binary.LABEL: agent.name}
+    if keeps_alive and command:  # the agent is the `sleep` that the engine shows
+        entrypoint, labels = [binary.PATH], {**labels, binary.LIFETIME_LABEL: command[-1]}
     return WorkloadSpec(
         name=name,
         image=config.image,
@@ -35,7 +51,9 @@ def workload_spec(
         pids_limit=config.pids_limit,
         capabilities=STANDARD_CAPABILITIES,
         # an image's own or a given entrypoint may be an init itself, and wants to be the first process
-        init=not config.use_image_defaults and not config.entrypoint,
+        init=not keeps_alive and not config.use_image_defaults and not config.entrypoint,
+        attachable=keeps_alive,
+        shared=agent,
     )
 
 

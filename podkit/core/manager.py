@@ -10,14 +10,15 @@ import logging
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from podkit.agent import binary
 from podkit.agent import files as container_files
+from podkit.agent.agent_exec import AgentExec
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.agent.engine_exec import EngineExec
 from podkit.agent.files import FILE_SECONDS
 from podkit.agent.runner import Runner
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
@@ -29,7 +30,9 @@ from podkit.core._mounts import mount_spec, mount_to_dict
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
 from podkit.core._restarts import Restarts
 from podkit.core._spec import workload_spec
+from podkit.core.command import Command
 from podkit.core.events import PodkitEventHandler, notify
+from podkit.core.isolation import Isolation
 from podkit.core.models import (
     DEFAULT_WORKING_DIR,
     ContainerConfig,
@@ -39,7 +42,7 @@ from podkit.core.models import (
     check_config,
     utc_now,
 )
-from podkit.errors import FileError, InvalidInput, PathNotMapped, PodkitError
+from podkit.errors import FileError, InvalidInput, NotSupported, PathNotMapped, PodkitError
 from podkit.utils import _hostfs
 from podkit.utils._deadline import CLEAN_UP_SECONDS
 from podkit.utils._fork import renew_after_fork
@@ -95,9 +98,10 @@ class BaseContainerManager(ABC):
             self.workspace_base_host = Path(host)
         self.event_handler = event_handler or PodkitEventHandler()
         self.restarts = Restarts(backend)
-        self._runner: Runner = EngineExec(backend, self.restarts)
+        self._runner: Runner = AgentExec(backend, self.restarts)
+        self._places_agent = True
         self._records: dict[str, ContainerRecord] = {}
-        self._never_started: set[str] = set()
+        self._never_started: dict[str, bool] = {}  # id -> whether it is attachable, and made by this process
         self._after_fork()
         renew_after_fork(self)
 
@@ -191,15 +195,19 @@ class BaseContainerManager(ABC):
             _identity.WORKSPACE: workspace,
             _identity.MOUNTS: json.dumps(mounts, separators=(",", ":")),
         }
-        networks = self._networks(config, deadline)
-        spec = workload_spec(identity.name, config, labels, [mount_spec(mount) for mount in mounts], networks)
-        id, adopted = _lifecycle.get_or_create(
-            self.backend,
-            identity,
-            spec,
-            lambda text: notify(self.event_handler.on_image_pulling, config.image, text),
-            deadline=deadline,
-        )
+        specs, networks = [mount_spec(mount) for mount in mounts], self._networks(config, deadline)
+        pulling = lambda text: notify(self.event_handler.on_image_pulling, config.image, text)  # noqa: E731
+        while True:
+            agent = binary.shared_files() if self._places_agent else None
+            spec = workload_spec(identity.name, config, labels, specs, networks, agent)
+            try:
+                id, adopted = _lifecycle.get_or_create(self.backend, identity, spec, pulling, deadline=deadline)
+                break
+            except NotSupported as exc:
+                if agent is None:
+                    raise
+                _logger.warning("commands go through the engine's exec, as the agent cannot be placed: %s", exc)
+                self._places_agent = False
         if adopted:
             return self._hold(adopted)
         user_id, session_id = identity.user_id, identity.session_id
@@ -216,7 +224,7 @@ class BaseContainerManager(ABC):
         )
         with self._lock:
             self._records[id] = record
-            self._never_started.add(id)
+            self._never_started[id] = spec.attachable
         _logger.info("created container %s for user %r, session %r", spec.name, user_id, session_id)
         notify(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
         return record
@@ -251,21 +259,23 @@ class BaseContainerManager(ABC):
             ContainerNotFound: it is gone.
         """
         with self._lock:
-            never_started = self._records.get(container_id) if container_id in self._never_started else None
+            attachable = self._never_started.get(container_id)
+            never_started = None if attachable is None else self._records.get(container_id)
+        start = self._runner.start if attachable else self.backend.start_workload
         if never_started is None:
-            self._start(container_id, config, deadline)
+            self._start(container_id, config, start, deadline)
             return
         identity = Identity.of(self.container_prefix, never_started.user_id, never_started.session_id)
         with self._cleaning_up(identity, config):
             try:
-                self._start(container_id, config, deadline)
+                self._start(container_id, config, start, deadline)
                 self._open_workspace(container_id, config, deadline)
             except BaseException:
                 with suppress(PodkitError):  # the first error counts
                     self.remove_container(container_id, deadline=Deadline.after(CLEAN_UP_SECONDS))
                 raise
         with self._lock:
-            self._never_started.discard(container_id)
+            self._never_started.pop(container_id, None)
 
     def _open_workspace(self, container_id: str, config: ContainerConfig, deadline: Deadline | None) -> None:
         """Let the container's user write to `/workspace` where the engine made that directory, as root's.
@@ -290,8 +300,10 @@ class BaseContainerManager(ABC):
     def _user_of(self, container_id: str, deadline: Deadline | None) -> str:
         return self.backend.inspect_workload(container_id, deadline=deadline).user
 
-    def _start(self, container_id: str, config: ContainerConfig, deadline: Deadline | None) -> None:
-        self.backend.start_workload(container_id, deadline=deadline)
+    def _start(
+        self, container_id: str, config: ContainerConfig, start: Callable[..., object], deadline: Deadline | None
+    ) -> None:
+        start(container_id, deadline=deadline)
         _lifecycle.wait_until_up(self.backend, container_id, config, deadline=deadline)
 
     def find_container(
@@ -329,12 +341,23 @@ class BaseContainerManager(ABC):
         """Whether a command runs in a container, as far as this manager can know."""
         return self._runner.is_busy(container_id, deadline=deadline)
 
+    def get_isolation(self, container_id: str) -> Isolation:
+        """Return what holds a running container in.
+
+        Raises:
+            ContainerNotFound: it is gone.
+            ContainerNotRunning: it is stopped or paused.
+        """
+        why_no_agent = self._runner.why_no_agent(container_id)
+        return Isolation(commands="engine exec" if why_no_agent else "agent", commands_reason=why_no_agent)
+
     def remove_container(self, container_id: str, *, deadline: Deadline | None = None) -> None:
         """Kill and remove a container; one that is gone already is no error. The workspace stays."""
+        self._runner.release(container_id)
         self.backend.remove_workload(container_id, deadline=deadline)
         with self._lock:
             record = self._records.pop(container_id, None)
-            self._never_started.discard(container_id)
+            self._never_started.pop(container_id, None)
         self._runner.forget(container_id)
         self.restarts.forget(container_id)
         if record:
@@ -438,6 +461,39 @@ class BaseContainerManager(ABC):
         )
         return self.run(container_id, request)
 
+    def popen(
+        self,
+        container_id: str,
+        command: str | Sequence[str],
+        working_dir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        *,
+        user: str | None = None,
+        max_output_bytes: int | None = None,
+    ) -> Command:
+        """Start a command in a running container and return it while it runs; see `execute_command` for the arguments.
+
+        Raises:
+            NotSupported: commands go through the engine's exec there.
+            EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
+            PodkitError: as `execute_command` does.
+        """
+        request = CommandRequest.checked(
+            command,
+            working_dir=working_dir,
+            environment=environment,
+            timeout=timeout,
+            user=user,
+            input=b"",
+            max_output_bytes=max_output_bytes,
+        )
+        return self.open(container_id, request)
+
+    def open(self, container_id: str, request: CommandRequest) -> Command:
+        """Start a command that has been checked; see `popen`."""
+        return Command(self._runner.open(container_id, request))
+
     def run(self, container_id: str, request: CommandRequest) -> ProcessResult:
         """Run a command that has been checked; see `execute_command`."""
         return self._runner.run(container_id, request).to_result(request.timeout)
@@ -510,6 +566,8 @@ class BaseContainerManager(ABC):
             target = check_absolute_path(mount.get("Target"), "a mount's Target")
             if target == "/":
                 raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")
+            if binary.DIRECTORY in (target, *map(str, PurePosixPath(target).parents)):
+                raise InvalidInput(f"a mount's Target is {target!r}: podkit's agent is mounted there, use another one")
             if target in targets:
                 raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")
             targets.add(target)
@@ -539,7 +597,7 @@ class BaseContainerManager(ABC):
         with self._lock:
             self._records[record.id] = record
             if info.started_at is None:
-                self._never_started.add(record.id)
+                self._never_started[record.id] = False  # whoever made it attaches
         return record
 
 

@@ -352,6 +352,10 @@ def check_user(value: object) -> str:
     return user
 
 
+def _encoded(data: dict[str, Any], stream: str) -> bytes:
+    return str(data.get(stream, "")).encode(errors="surrogateescape")
+
+
 class ProcessResult(_Model):
     """How a command ended and what it printed.
 
@@ -359,7 +363,9 @@ class ProcessResult(_Model):
         exit_code: as a shell would report it: 128 + n after signal n, 124 after a timeout, 126 and 127 where it could
             not be run or found.
         stdout: what it printed, decoded as UTF-8; bytes that are not UTF-8 appear as U+FFFD.
-        stderr: the same for the error stream.
+        stderr: the same for the error stream; after a timeout, a last line of podkit's says so.
+        stdout_bytes: what it printed, as it came.
+        stderr_bytes: the same for the error stream.
         duration_seconds: from sending the command to knowing its end, as the caller measures it.
         timed_out: the command was over its time and was killed.
         stdout_truncated: more was printed than the limit; the end is missing.
@@ -368,9 +374,13 @@ class ProcessResult(_Model):
         container_restarted: the container had to be killed and started to end this command.
     """
 
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")  # output need not be UTF-8
+
     exit_code: int
     stdout: str = ""
     stderr: str = ""
+    stdout_bytes: bytes = Field(default_factory=lambda data: _encoded(data, "stdout"), repr=False)
+    stderr_bytes: bytes = Field(default_factory=lambda data: _encoded(data, "stderr"), repr=False)
     duration_seconds: float = 0.0
     timed_out: bool = False
     stdout_truncated: bool = False

@@ -9,14 +9,16 @@ from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
 
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.agent.runner import GRACE_SECONDS
+from podkit.agent.runner import latest
 from podkit.backends.base import Deadline
 from podkit.core._checks import check_content
 from podkit.core._identity import Identity
-from podkit.core._lifecycle import configuration_difference, conflict
+from podkit.core._lifecycle import configuration_difference, conflict, failed_to_start
 from podkit.core._recovery import Remedy, reason, remedy_for
 from podkit.core._table import BUSY, SessionEntry, SessionTable
+from podkit.core.command import Command
 from podkit.core.events import PodkitEventHandler, notify
+from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager, ContainerRecord
 from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, check_config, utc_now
 from podkit.errors import (
@@ -265,11 +267,15 @@ class BaseSessionManager:
                 container_id = self._ready_container(entry, deadline, lost=giving_up is not None)
                 try:
                     return action(container_id)
-                except (ContainerNotFound, ContainerNotRunning):
+                except (ContainerNotFound, ContainerNotRunning) as exc:
                     giving_up = giving_up or deadline.at_most(_LOST_SECONDS)
+                    if deadline.expired:
+                        raise
+                    info = self._restarts.look_for_end(container_id, deadline=deadline)
+                    if giving_up.expired and info is not None and info.exit_code is not None:
+                        raise failed_to_start(self.container_manager.backend, info, deadline=deadline) from exc
                     if giving_up.expired:
                         raise
-                    self._restarts.look_for_end(container_id, deadline=deadline)
 
     def _ready_container(self, entry: SessionEntry, deadline: Deadline, *, lost: bool) -> str:
         """Return the container's id, bringing it up first if it is marked ERROR or `lost`."""
@@ -331,9 +337,43 @@ class BaseSessionManager:
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
-        deadline = Deadline.after(None if timeout is None else timeout + GRACE_SECONDS)
+        deadline = latest(timeout)
         entry = self._require(user_id, session_id, deadline)
         return self._use(entry, lambda container_id: self.container_manager.run(container_id, request), deadline)
+
+    def popen(
+        self,
+        user_id: str,
+        session_id: str,
+        command: str | Sequence[str],
+        working_dir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        *,
+        user: str | None = None,
+        max_output_bytes: int | None = None,
+    ) -> Command:
+        """Start a command in a session and return it while it runs; the container is brought back first where needed.
+
+        See `BaseContainerManager.execute_command` for the arguments from `command` on.
+
+        Raises:
+            NotSupported: commands go through the engine's exec there.
+            EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
+            PodkitError: as `execute_command` does.
+        """
+        request = CommandRequest.checked(
+            command,
+            working_dir=working_dir,
+            environment=environment,
+            timeout=timeout,
+            user=user,
+            input=b"",
+            max_output_bytes=max_output_bytes,
+        )
+        deadline = latest(timeout)
+        entry = self._require(user_id, session_id, deadline)
+        return self._use(entry, lambda container_id: self.container_manager.open(container_id, request), deadline)
 
     def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
         """Write a file of the session, in one step, and give its absolute path inside.
@@ -381,6 +421,15 @@ class BaseSessionManager:
             raise NotText(
                 f"'{container_path}' is not UTF-8 (byte {exc.start}): read it as bytes, with files.read_bytes"
             ) from exc
+
+    def get_isolation(self, user_id: str, session_id: str) -> Isolation:
+        """Return what holds a session in; its container is started or recreated first where that is needed.
+
+        Raises:
+            SessionNotFound: there is no such session, or it was closed.
+            EngineError: the container could not be brought back.
+        """
+        return self._use(self._require(user_id, session_id), self.container_manager.get_isolation)
 
     def update_session_activity(self, user_id: str, session_id: str) -> None:
         """Move the session's idle clock to now.

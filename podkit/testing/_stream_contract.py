@@ -20,6 +20,7 @@ from podkit.testing._contract import (
     read_all,
     read_until,
     run,
+    wait_for_end,
 )
 from podkit.utils._deadline import Deadline, wait_until
 
@@ -34,6 +35,54 @@ class StreamContract(Contract):
         made = Workloads(backend, image, cls.new_prefix())
         yield made.start(environment={"GIVEN": "by the workload", "BOTH": "workload"})
         made.remove_all()
+
+    # --- the main process ---------------------------------------------------------------------------
+
+    def test_an_attached_main_process_is_spoken_to_from_its_first_word_on(
+        self, backend: Backend, workloads: Workloads
+    ) -> None:
+        id = workloads.create(command=["sh", "-c", "echo begun; echo err >&2; cat"], attachable=True)
+        stream = backend.open_stream(id, None)
+        try:
+            assert backend.start_workload(id) is True
+            stream.write(b"said\n", Deadline.after(PATIENCE_SECONDS))
+            assert read_until(stream, b"said\n").replace(b"err\n", b"") == b"begun\nsaid\n"
+            assert stream.exit_code() is None
+        finally:
+            stream.close()
+
+    def test_the_stream_to_a_main_process_ends_with_it(self, backend: Backend, workloads: Workloads) -> None:
+        id = workloads.create(command=["sh", "-c", "cat; echo the rest; exit 5"], attachable=True)
+        stream = backend.open_stream(id, None)
+        try:
+            backend.start_workload(id)
+            stream.close_stdin()
+            assert read_all(stream)[Stream.STDOUT] == b"the rest\n"
+            assert exit_code(stream) == 5
+        finally:
+            stream.close()
+
+    def test_closing_the_stream_ends_the_input_of_the_main_process(
+        self, backend: Backend, workloads: Workloads
+    ) -> None:
+        id = workloads.create(command=["sh", "-c", "cat; exit 6"], attachable=True)
+        stream = backend.open_stream(id, None)
+        backend.start_workload(id)
+        stream.close()
+        wait_for_end(backend, id)
+        assert backend.inspect_workload(id).exit_code == 6
+
+    def test_an_attachable_workload_starts_again_without_anybody_attached(
+        self, backend: Backend, workloads: Workloads
+    ) -> None:
+        id = workloads.create(attachable=True)
+        stream = backend.open_stream(id, None)
+        backend.start_workload(id)
+        stream.close()
+        backend.stop_workload(id, 0)
+        backend.start_workload(id)
+        assert run(backend, id, ["echo", "up"]).stdout == b"up\n"
+        assert backend.get_workload_logs(id, 5) == ""
 
     # --- output -------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from podkit.backends.base import (
 )
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
+    ContainerError,
     ContainerFailedToStart,
     ContainerNotFound,
     ContainerNotRunning,
@@ -66,6 +67,7 @@ class Workload:
         self.files.make_directory(spec.working_dir)
         self._log = bytearray()
         self._main: Process | None = None
+        self._attached: Process | None = None  # its main process, until that is started
         self._commands: list[Process] = []
         self._exit_code: int | None = None
         self._oom_killed = False
@@ -105,13 +107,24 @@ class Workload:
             return math.inf
         return min(process.wakes_at for process in self._processes())
 
-    def start(self) -> None:
-        """Start its main process; see `Backend.start_workload`."""
+    def attach(self) -> Process:
+        """Give its main process before that is started; see `Backend.open_stream`."""
+        if not self.spec.attachable or self.status is not ContainerStatus.CREATING:
+            raise ContainerError(f"container {self.id[:12]} cannot be attached to: it was started, or not made for it")
+        argv = self._main_argv()
+        self._attached = Process(argv, run_program(self._invocation(argv)), self._gate.now, stdin=True)
+        return self._attached
+
+    def _main_argv(self) -> list[str]:
+        return [*(self.spec.entrypoint or ()), *(self.spec.command or ())] or ["sleep", "infinity"]
+
+    def start(self) -> bool:
+        """Start its main process; whether it did not run already. See `Backend.start_workload`."""
         if self.status is ContainerStatus.RUNNING:
-            return
+            return False
         if self.status is ContainerStatus.PAUSED:
             raise ContainerFailedToStart(f"container {self.id[:12]} failed to start: it is paused")
-        argv = [*(self.spec.entrypoint or ()), *(self.spec.command or ())] or ["sleep", "infinity"]
+        argv = self._main_argv()
         if find_program(self._programs, argv) is None:
             self._error = f"exec: {argv[0]!r}: executable file not found in $PATH"
             self._exit_code = 127
@@ -121,8 +134,10 @@ class Workload:
         self._started, self._finished = self._gate.now, None
         self._exit_code, self._oom_killed, self._error = None, False, ""
         self.status = ContainerStatus.RUNNING
-        self._main = Process(argv, run_program(self._invocation(argv)), self._started, stdin=False)
+        main, self._attached = self._attached, None
+        self._main = main or Process(argv, run_program(self._invocation(argv)), self._started, stdin=False)
         self.catch_up()
+        return True
 
     def end(
         self,
@@ -164,7 +179,7 @@ class Workload:
 
     def _drain_log(self) -> bool:
         found = False
-        while self._main is not None and (chunk := self._main.take()):
+        while self._main is not None and not self.spec.attachable and (chunk := self._main.take()):
             self._log += chunk.data
             found = True
         del self._log[:-_LOG_MAX_BYTES]
@@ -216,6 +231,7 @@ class Workload:
             finished_at=self._gate.time_of(self._finished),
             environment=dict(self.spec.environment),
             user=self.spec.user or "",
+            working_dir=self.spec.working_dir,
             networks=tuple(self.spec.networks or ("bridge",)),
             mounts=tuple((mount.source, mount.target) for mount in self.spec.mounts),
         )
@@ -308,6 +324,7 @@ class FakeStream:
         """See `ExecStream.close`."""
         with self._gate.locked():
             self._connection = -1
+            self._process.close_input()
             self._process.discards_output = True
             while self._process.take():
                 pass

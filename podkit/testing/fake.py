@@ -161,17 +161,17 @@ class FakeBackend:
             self._workloads[workload.id] = workload
             return workload.id
 
-    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
+    def start_workload(self, id: str, *, deadline: Deadline | None = None) -> bool:
         """See `Backend.start_workload`."""
         with self._gate.call("start_workload", deadline):
-            self._start(id)
+            return self._start(id)
 
-    def _start(self, id: str) -> None:
+    def _start(self, id: str) -> bool:
         workload = self._find(id)
         if not workload.running:
             self._check_networks(workload.spec)
             self._check_ports(workload)
-        workload.start()
+        return workload.start()
 
     def stop_workload(self, id: str, timeout: float, *, deadline: Deadline | None = None) -> None:
         """See `Backend.stop_workload`."""
@@ -229,11 +229,11 @@ class FakeBackend:
             workload = self._find(id)
             return {port: port for port in workload.spec.ports} if workload.running else {}
 
-    def open_stream(self, id: str, spec: ExecSpec, *, deadline: Deadline | None = None) -> ExecStream:
+    def open_stream(self, id: str, spec: ExecSpec | None, *, deadline: Deadline | None = None) -> ExecStream:
         """See `Backend.open_stream`."""
         with self._gate.call("open_stream", deadline):
             workload = self._find(id)
-            return FakeStream(self._gate, workload, workload.run(spec))
+            return FakeStream(self._gate, workload, workload.attach() if spec is None else workload.run(spec))
 
     # --- behind podkit's back -----------------------------------------------------------------------
 

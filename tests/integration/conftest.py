@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 from podkit import SessionProxy, reset_lifecycle_cache
+from podkit.backends.base import Deadline, WorkloadSpec
 from podkit.backends.docker import DockerBackend
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig
 from podkit.core.session import BaseSessionManager
+from podkit.errors import NotSupported
 from tests.support.engine import Engine, remove_directory
 from tests.support.run import new_prefix, workspaces, workspaces_host
 
@@ -86,6 +91,43 @@ def either(request: pytest.FixtureRequest) -> SessionProxy:
     """Both of them, one after the other."""
     session: SessionProxy = request.getfixturevalue("shell" if request.param == "debian" else "busybox")
     return session
+
+
+class EngineExecBackend(DockerBackend):
+    """An engine that takes no files to be shared, so that commands go through its own exec."""
+
+    def create_workload(
+        self, spec: WorkloadSpec, *, pulling: Callable[[str], None] | None = None, deadline: Deadline | None = None
+    ) -> str:
+        if spec.shared:
+            raise NotSupported("not on this one")
+        return super().create_workload(spec, pulling=pulling, deadline=deadline)
+
+
+@pytest.fixture
+def engine_exec(prefix: str, workspace: Path, workspace_host: Path) -> BaseSessionManager:
+    """A manager of sessions without the agent."""
+    backend = EngineExecBackend()
+    backend.connect()
+    return BaseSessionManager(SimpleContainerManager(backend, prefix, workspace, workspace_host))
+
+
+@pytest.fixture
+def static_image(engine: Engine, busybox_image: str) -> Iterator[str]:
+    """An image with nothing but one static program."""
+    source = engine.container(image=busybox_image, start=False)
+    packed = io.BytesIO(b"".join(source.get_archive("/bin/busybox")[0]))
+    made = io.BytesIO()
+    with tarfile.open(fileobj=packed) as read, tarfile.open(fileobj=made, mode="w") as write:
+        member = read.getmember("busybox")
+        content = read.extractfile(member)
+        member.name = "busybox"
+        write.addfile(member, content)
+    tag = f"{engine.prefix}-static"
+    engine.client.api.import_image_from_data(made.getvalue(), repository=tag, tag="1")
+    yield f"{tag}:1"
+    engine.clean_up()
+    engine.client.api.remove_image(f"{tag}:1", force=True)
 
 
 @pytest.fixture

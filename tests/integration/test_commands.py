@@ -102,6 +102,14 @@ def test_a_user_that_the_container_does_not_know_is_an_error_that_names_it(eithe
         either.execute_command("id", user="no-such-user")
 
 
+def test_another_user_may_open_its_streams_by_their_names(either: SessionProxy) -> None:
+    result = either.execute_command(
+        "cat /dev/stdin > /dev/stdout; echo err > /dev/stderr", user="12345", input="in\n", timeout=30
+    )
+
+    assert (result.stdout, result.stderr) == ("in\n", "err\n")
+
+
 def test_standard_output_and_error_are_kept_apart(either: SessionProxy) -> None:
     result = either.execute_command("echo out; echo err >&2; echo out again; echo err again >&2")
 
@@ -124,6 +132,16 @@ def test_thirty_megabytes_of_input_arrive_whole(either: SessionProxy) -> None:
     result = either.execute_command("sha256sum", input=data, timeout=60)
 
     assert result.stdout.split()[0] == hashlib.sha256(data).hexdigest()
+
+
+def test_a_write_to_a_command_that_is_over_its_time_says_so(either: SessionProxy) -> None:
+    with either.popen("sleep 60", timeout=0.5) as command:
+        with pytest.raises(BrokenPipeError, match=r"ended by its timeout of 0\.5 s"):
+            while True:
+                command.stdin.write(bytes(1 << 20))
+        assert command.wait().timed_out
+        with pytest.raises(BrokenPipeError, match=r"ended by its timeout of 0\.5 s"):
+            command.stdin.write("more")
 
 
 def test_input_that_a_command_does_not_read_delays_nothing(either: SessionProxy) -> None:

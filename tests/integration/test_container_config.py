@@ -36,6 +36,14 @@ def test_a_container_has_all_its_limits_without_being_asked(open_session: OpenSe
     assert set(host["CapDrop"]) == {"ALL"}
     assert {name.removeprefix("CAP_") for name in host["CapAdd"]} == CAPABILITIES
     assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["LogConfig"]["Type"] == "none"  # its first process speaks to podkit alone
+
+
+def test_the_log_of_a_main_process_of_the_users_own_is_kept_and_bounded(
+    open_session: OpenSession, engine: Engine
+) -> None:
+    host = inspected(open_session, engine, ContainerConfig(command=["sleep", "300"]))["HostConfig"]
+
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
     assert (host["Privileged"], host["PidMode"], host["IpcMode"], host["Devices"] or []) == (False, "", "private", [])
 
@@ -84,10 +92,10 @@ def test_values_of_the_environment_stand_in_no_label(open_session: OpenSession, 
 @pytest.mark.parametrize(
     ("fields", "entrypoint", "command"),
     [
-        ({}, [], ["sleep", "60"]),
-        ({"container_lifetime_seconds": 300}, [], ["sleep", "300"]),
-        ({"entrypoint": []}, [], ["sleep", "infinity"]),
-        ({"entrypoint": [], "container_lifetime_seconds": 5}, [], ["sleep", "infinity"]),
+        ({}, ["/run/podkit/agent"], ["sleep", "60"]),
+        ({"container_lifetime_seconds": 300}, ["/run/podkit/agent"], ["sleep", "300"]),
+        ({"entrypoint": []}, ["/run/podkit/agent"], ["sleep", "infinity"]),
+        ({"entrypoint": [], "container_lifetime_seconds": 5}, ["/run/podkit/agent"], ["sleep", "infinity"]),
         ({"entrypoint": ["sleep", "77"]}, ["sleep", "77"], []),
         ({"entrypoint": ["sleep"], "command": ["88"]}, ["sleep"], ["88"]),
         ({"entrypoint": ["sleep", "77"], "container_lifetime_seconds": 5}, ["sleep", "77"], []),

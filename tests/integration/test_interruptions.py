@@ -8,15 +8,16 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from podkit import SessionProxy, get_docker_session
 from podkit.core.models import ContainerConfig
+from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted
 from tests.integration.conftest import OpenSession
-from tests.support.engine import Engine
+from tests.support.engine import Engine, container_of
 from tests.support.processes import start_python
 from tests.support.programs import MARK, SURVIVORS
 from tests.support.waiting import eventually, within
@@ -30,12 +31,6 @@ from podkit import get_docker_session
 session = get_docker_session("bob", sys.argv[1])
 session.execute_command(sys.argv[2], on_stdout=lambda text: print(text, end="", flush=True))
 """
-
-
-def container_of(session: SessionProxy) -> str:
-    id = session.get_info().container_id
-    assert id is not None
-    return id
 
 
 @contextmanager
@@ -54,6 +49,7 @@ def running_command(session: SessionProxy, command: str = "sleep 60") -> Iterato
 def test_a_command_whose_container_ends_is_interrupted_and_not_ended(
     open_session: OpenSession, engine: Engine, how: str
 ) -> None:
+    """LC-07."""
     session = open_session()
 
     with running_command(session) as error_of_command:
@@ -69,6 +65,7 @@ def test_a_command_whose_container_ends_is_interrupted_and_not_ended(
 def test_after_a_command_was_interrupted_the_next_one_works(
     open_session: OpenSession, engine: Engine, how: str
 ) -> None:
+    """LC-07."""
     session = open_session()
     with running_command(session) as error_of_command:
         getattr(engine, how)(container_of(session))
@@ -78,10 +75,20 @@ def test_after_a_command_was_interrupted_the_next_one_works(
     assert engine.names() == [session.get_info().container_name]
 
 
-def test_a_command_that_outlives_the_lifetime_of_its_container_is_interrupted_and_not_ended(
-    open_session: OpenSession,
+def test_a_running_command_outlives_the_lifetime_of_its_container(open_session: OpenSession, engine: Engine) -> None:
+    session = open_session(ContainerConfig(container_lifetime_seconds=1))
+    id = container_of(session)
+    began = engine.started_at(id)
+
+    assert session.execute_command("sleep 3; echo whole").stdout == "whole\n"
+    assert engine.started_at(id) == began
+    assert engine.wait_for_end(id, seconds=10) == 0
+
+
+def test_without_the_agent_a_command_that_outlives_the_lifetime_is_interrupted_and_not_ended(
+    open_session: OpenSession, engine_exec: BaseSessionManager
 ) -> None:
-    session = open_session(ContainerConfig(container_lifetime_seconds=2))
+    session = open_session(ContainerConfig(container_lifetime_seconds=2), on=engine_exec)
 
     with pytest.raises(CommandInterrupted, match="lifetime") as caught:
         session.execute_command("echo half; sleep 30; echo whole")
@@ -92,9 +99,9 @@ def test_a_command_that_outlives_the_lifetime_of_its_container_is_interrupted_an
 def test_a_command_that_kills_everything_that_it_can_does_not_end_the_session(open_session: OpenSession) -> None:
     session = open_session()
 
-    with pytest.raises(CommandInterrupted):
-        session.execute_command("kill -KILL -1; sleep 5")
+    result = session.execute_command("kill -KILL -1; sleep 5")
 
+    assert (result.exit_code, result.container_restarted) == (137, True)
     assert session.execute_command("echo alive").stdout == "alive\n"
 
 
@@ -107,10 +114,11 @@ def test_a_paused_container_does_not_hold_up_a_commands_timeout(open_session: Op
         )
         assert begun.wait(20)
         engine.client.api.pause(container_of(session))
-        with within(3 + 5):
-            result = running.result(timeout=15)
+        with within(3 + 5), pytest.raises(CommandInterrupted, match="the container is paused") as caught:
+            running.result(timeout=15)
 
-    assert (result.exit_code, result.timed_out, result.stdout) == (124, True, "half\n")
+    assert caught.value.result is not None
+    assert caught.value.result.stdout == "half\n"
 
 
 def test_what_a_callback_raises_ends_the_command(open_session: OpenSession, engine: Engine) -> None:
@@ -128,6 +136,7 @@ def test_what_a_callback_raises_ends_the_command(open_session: OpenSession, engi
 
 @pytest.mark.parametrize("shape", ["plain", "sigterm_ignored", "env_i_setsid"])
 def test_ctrl_c_in_the_caller_leaves_no_process_running(facade: Engine, shape: str) -> None:
+    """PR-12."""
     session_id = uuid.uuid4().hex
     with get_docker_session("bob", session_id) as session:
         process = start_python(INTERRUPTED, session_id, f"echo begun; {SURVIVORS[shape]}")
@@ -158,6 +167,7 @@ def test_a_caller_that_was_killed_leaves_a_session_that_works(facade: Engine) ->
 
 
 def test_the_container_of_a_caller_that_was_killed_stops_at_the_end_of_its_lifetime(facade: Engine) -> None:
+    """LC-03, with a lifetime of 2 s."""
     code = INTERRUPTED.replace("(sys.argv[1])", "").replace(
         'get_docker_session("bob", sys.argv[1])',
         'get_docker_session("bob", sys.argv[1], ContainerConfig(container_lifetime_seconds=2))',
@@ -172,3 +182,16 @@ def test_the_container_of_a_caller_that_was_killed_stops_at_the_end_of_its_lifet
 
     [name] = facade.names()
     assert eventually(lambda: facade.state(name) == "exited", seconds=15)
+
+
+def test_a_forked_child_leaves_its_parents_running_command_alone(open_session: OpenSession) -> None:
+    session = open_session()
+    with session.popen("echo begun; sleep 1; echo done") as command:
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException), command:  # as a child does that runs on to the end of the block
+                command.wait(1)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+        assert command.wait(20).stdout == "begun\ndone\n"

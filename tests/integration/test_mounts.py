@@ -20,6 +20,8 @@ from tests.support.run import IN_RUNNER
 
 pytestmark = pytest.mark.integration
 
+AGENT = "/run/podkit"
+
 
 def mounts_of(engine: Engine, session: SessionProxy) -> dict[str, dict[str, Any]]:
     """The mounts of a session's container, by target."""
@@ -32,7 +34,7 @@ def test_the_workspace_is_the_sessions_own_directory(
 ) -> None:
     mounts = mounts_of(engine, open_session())
 
-    assert mounts.keys() == {"/workspace"}
+    assert mounts.keys() == {"/workspace", AGENT}
     assert mounts["/workspace"]["Source"] == str(workspace_host / "workspaces" / "bob" / "123")
     assert (mounts["/workspace"]["Type"], mounts["/workspace"]["RW"]) == ("bind", True)
 

@@ -92,7 +92,8 @@ def test_bytes_that_are_not_utf8_are_replaced_and_lose_nothing_after_them(shell:
     result = shell.execute_command(r"printf 'a\377b\300c\342\202d€\n'; printf '\376e\n' >&2")
 
     assert result.stdout == "a\ufffdb\ufffdc\ufffdd€\n"
-    assert result.stderr == "\ufffde\n"
+    assert result.stdout_bytes == b"a\xffb\xc0c\xe2\x82d\xe2\x82\xac\n"
+    assert (result.stderr, result.stderr_bytes) == ("\ufffde\n", b"\xfee\n")
 
 
 def test_a_character_that_is_never_completed_is_replaced(shell: SessionProxy) -> None:

@@ -13,17 +13,12 @@ from podkit.core.models import ContainerConfig, ContainerStatus
 from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted, ContainerNotRunning
 from tests.integration.conftest import OpenSession, long_config
-from tests.support.engine import Engine
+from tests.support.engine import Engine, container_of
+from tests.support.waiting import eventually, within
 
 pytestmark = pytest.mark.integration
 
 EAT_MEMORY = "import sys\nhog = []\nwhile True: hog.append(bytearray(8 << 20))"
-
-
-def container_of(session: SessionProxy) -> str:
-    id = session.get_info().container_id
-    assert id is not None
-    return id
 
 
 def break_container(session: SessionProxy, engine: Engine, how: str) -> None:
@@ -115,6 +110,7 @@ def test_a_command_sent_in_the_moment_of_the_end_runs_or_says_that_it_may_not_ha
 
 
 def test_a_container_that_was_stopped_is_started_by_the_next_command(open_session: OpenSession, engine: Engine) -> None:
+    """LC-10."""
     session = open_session()
     id = container_of(session)
     session.execute_command("echo kept > /tmp/file")
@@ -207,6 +203,7 @@ def test_a_command_that_runs_out_of_memory_does_not_end_the_session(open_session
 
 
 def test_a_paused_container_refuses_commands_and_says_so(open_session: OpenSession, engine: Engine) -> None:
+    """LC-08."""
     session = open_session()
     engine.client.api.pause(container_of(session))
 
@@ -218,7 +215,42 @@ def test_a_paused_container_refuses_commands_and_says_so(open_session: OpenSessi
     assert session.execute_command("echo alive").stdout == "alive\n"
 
 
+@pytest.mark.parametrize("timeout", [None, 2])
+def test_a_container_that_was_paused_just_now_refuses_the_command_and_is_left_alone(
+    open_session: OpenSession, engine: Engine, timeout: float | None
+) -> None:
+    session = open_session()
+    session.execute_command("true")
+    before = engine.client.api.inspect_container(container_of(session))["State"]["StartedAt"]
+    engine.client.api.pause(container_of(session))
+
+    with within(10), pytest.raises(CommandInterrupted, match="the container is paused"):
+        session.execute_command("echo never > never", timeout=timeout)
+    assert engine.state(container_of(session)) == "paused"
+
+    engine.client.api.unpause(container_of(session))
+    assert session.execute_command("echo alive").stdout == "alive\n"
+    assert engine.client.api.inspect_container(container_of(session))["State"]["StartedAt"] == before
+
+
+def test_a_container_that_is_paused_under_a_command_is_left_alone_at_its_timeout(
+    open_session: OpenSession, engine: Engine
+) -> None:
+    session = open_session()
+    beside = session.popen("sleep 600")
+    pause = lambda _: engine.client.api.pause(container_of(session))  # noqa: E731
+
+    with within(10), pytest.raises(CommandInterrupted, match="the container is paused"):
+        session.execute_command("echo begun; sleep 60", timeout=2, on_stdout=pause)
+    assert engine.state(container_of(session)) == "paused"
+
+    engine.client.api.unpause(container_of(session))
+    assert beside.poll() is None
+    assert eventually(lambda: not [line for line in engine.processes(container_of(session)) if line == "sleep 60"])
+
+
 def test_a_session_whose_container_is_paused_can_be_closed(open_session: OpenSession, engine: Engine) -> None:
+    """LC-08."""
     session = open_session()
     engine.client.api.pause(container_of(session))
 

@@ -9,6 +9,8 @@ import pytest
 from podkit import run_in_docker
 from podkit.errors import InvalidInput, PathEscape
 from tests.support.engine import Engine
+from tests.support.processes import start_python
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -96,3 +98,15 @@ def test_bad_input_is_refused_and_nothing_is_made(wrong: dict[str, object]) -> N
 def test_a_file_that_would_leave_the_workspace_is_refused() -> None:
     with pytest.raises(PathEscape, match=r"\.\."):
         run_in_docker("true", files={"../outside": "text"})
+
+
+def test_the_container_of_a_caller_that_was_killed_stops_by_itself_within_a_minute(facade: Engine) -> None:
+    process = start_python("from podkit import run_in_docker; run_in_docker('sleep 60')")
+    try:
+        assert eventually(lambda: bool(facade.names()), seconds=20)
+        [name] = facade.names()
+        assert facade.inspect(name)["Config"]["Cmd"] == ["sleep", "60"]
+    finally:
+        process.kill()
+        process.communicate()
+        facade.clean_up()

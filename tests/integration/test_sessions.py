@@ -22,6 +22,9 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
+AGENT = ("volume", False)
+"""The mount of podkit's agent: a volume, read-only."""
+
 
 def test_opening_a_session_makes_one_container_that_runs(open_session: OpenSession, engine: Engine) -> None:
     session = open_session()
@@ -85,7 +88,7 @@ def test_without_a_workspace_nothing_of_the_host_is_mounted(
 
     info = session.get_info()
     assert info.data_dir is None
-    assert engine.inspect(info.container_name)["Mounts"] == []
+    assert [(mount["Type"], mount["RW"]) for mount in engine.inspect(info.container_name)["Mounts"]] == [AGENT]
     assert session.execute_command("pwd && touch file").ok
 
 

@@ -14,6 +14,7 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
+from podkit import SessionProxy
 from tests.support.leftovers import LABEL
 from tests.support.run import run_id, workspaces_host
 from tests.support.waiting import eventually
@@ -224,6 +225,13 @@ class Engine:
             except APIError as exc:
                 if exc.status_code != 409:  # its removal is under way
                     raise
+
+
+def container_of(session: SessionProxy) -> str:
+    """The id of a session's container, which there must be."""
+    id = session.get_info().container_id
+    assert id is not None
+    return id
 
 
 def remove_directory(engine: Engine, directory: Path) -> None:

@@ -15,7 +15,10 @@ PROJECT = Path(__file__).parents[2]
 
 
 def start_python(
-    code: str, *arguments: str, environment: Mapping[str, str | None] | None = None
+    code: str,
+    *arguments: str,
+    environment: Mapping[str, str | None] | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[str]:
     """Start a Python that runs `code`; a variable that is `None` is taken out of its environment."""
     inherited = os.environ | dict(environment or {})
@@ -23,7 +26,7 @@ def start_python(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         cwd=PROJECT,
         env={name: value for name, value in inherited.items() if value is not None},
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

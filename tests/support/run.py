@@ -10,6 +10,12 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 IN_RUNNER = bool(os.environ.get("PODKIT_TEST_IN_RUNNER"))
 """Whether the tests run in a container beside those that they make."""
 
+LENGTH = int(os.environ.get("PODKIT_TEST_LENGTH", 1))
+"""How many times as often as in CI the cases that race or repeat do so."""
+
+SEED = int(os.environ.get("PODKIT_TEST_SEED") or 0)
+"""Chooses what is tried by tests that cannot try everything."""
+
 _numbers = itertools.count()
 
 
@@ -31,3 +37,13 @@ def workspaces() -> Path:
 def workspaces_host() -> Path:
     """The same directory as the engine sees it."""
     return Path(os.environ["PODKIT_TEST_WORKSPACE_HOST"])
+
+
+def rounds(few: int) -> int:
+    """How often a test is repeated that finds more the longer it runs: `few` times, unless a soak asks for more."""
+    return int(os.environ.get("PODKIT_TEST_ROUNDS") or few)
+
+
+def shares(count: int, of: int, which: int) -> list[int]:
+    """Which of the numbers 1 to `count` a test takes: every one in a soak, else its share of those that share them."""
+    return [n for n in range(1, count + 1) if "PODKIT_TEST_ROUNDS" in os.environ or (n + SEED) % of == which]

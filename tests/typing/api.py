@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import podkit
 from podkit import PodkitEventHandler, PortPool, SessionProxy, get_docker_session, reset_lifecycle_cache, run_in_docker
 from podkit.backends.base import Backend, Deadline, ExecSpec, ExecStream, WorkloadInfo, WorkloadRow, WorkloadSpec
 from podkit.backends.docker import DockerBackend
+from podkit.core.command import Command, Output
+from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager, ContainerRecord, SimpleContainerManager
 from podkit.core.models import (
     ContainerConfig,
@@ -19,7 +21,14 @@ from podkit.core.models import (
     StartupVerificationConfig,
 )
 from podkit.core.session import BaseSessionManager
-from podkit.errors import CommandFailed, CommandInterrupted, ContainerFailedToStart, FileMissing, PodkitError
+from podkit.errors import (
+    CommandFailed,
+    CommandInterrupted,
+    CommandStillRunning,
+    ContainerFailedToStart,
+    FileMissing,
+    PodkitError,
+)
 from podkit.monitors.base import BaseThreadMonitor
 from podkit.monitors.health import ContainerHealthMonitor
 from podkit.monitors.orphans import OrphanContainerCleaner
@@ -77,10 +86,35 @@ def proxy(session: SessionProxy) -> None:
         assert_type(opened.user_id, str)
 
 
+def running(session: SessionProxy) -> None:
+    with session.popen(["cat"], "/tmp", {"A": "b"}, 1.5, user="nobody", max_output_bytes=1 << 20) as command:
+        assert_type(command, Command)
+        assert_type(command.stdin.write("text"), None)
+        assert_type(command.stdin.write(b"bytes"), None)
+        command.stdin.close()
+        for output in command:
+            assert_type(output, Output)
+            assert_type(output.stream, Literal["stdout", "stderr"])
+        assert_type(command.pid, int | None)
+        assert_type(command.poll(), int | None)
+        assert_type(command.send_signal("SIGINT"), None)
+        assert_type(command.terminate(), None)
+        assert_type(command.kill(), None)
+        try:
+            assert_type(command.wait(5), ProcessResult)
+        except CommandStillRunning as exc:
+            assert_type(exc.result, ProcessResult | None)
+    assert_type(session.isolation, Isolation)
+    assert_type(session.isolation.commands, Literal["agent", "engine exec"])
+    assert_type(session.isolation.commands_reason, str | None)
+
+
 def results(result: ProcessResult) -> None:
     assert_type(result.exit_code, int)
     assert_type(result.stdout, str)
     assert_type(result.stderr, str)
+    assert_type(result.stdout_bytes, bytes)
+    assert_type(result.stderr_bytes, bytes)
     assert_type(result.duration_seconds, float)
     assert_type(result.timed_out, bool)
     assert_type(result.stdout_truncated, bool)
@@ -193,7 +227,7 @@ def both_are_backends() -> list[Backend]:
 def backends(backend: Backend, spec: WorkloadSpec) -> None:
     id = backend.create_workload(spec)
     assert_type(id, str)
-    assert_type(backend.start_workload(id), None)
+    assert_type(backend.start_workload(id), bool)
     assert_type(backend.stop_workload(id, 5), None)
     assert_type(backend.restart_workload(id), None)
     assert_type(backend.remove_workload(id, deadline=Deadline.after(5)), bool)

@@ -1,7 +1,8 @@
 /* podkit's agent: what its parts share.
  *
  *   agent sleep SECONDS|infinity   the container's first process: reaps, and ends with the lifetime
- *   agent channel SECONDS          behind one exec stream: runs commands that come as frames on standard input
+ *   agent channel SECONDS [USER]   behind one exec stream: runs commands that come as frames on standard input; begins as
+ *                                  root, and becomes that user
  *
  * A first process whose standard input is a pipe has a channel of its own behind it, so that the host needs no exec.
  *
@@ -86,8 +87,13 @@ struct user {
 };
 
 int sleep_main(const char *lifetime);
-/* Be a channel; `tells_first` whether the first process is this agent, which wants to know of it. */
-int channel_main(const char *lifetime, int tells_first);
+/* Be a channel; `tells_first` whether the first process is this agent, which wants to know of it; `user` whom to become,
+ * NULL to stay who this is. */
+int channel_main(const char *lifetime, int tells_first, const char *user);
+
+/* How a channel ends that cannot become its user; the host knows these. */
+#define NO_SUCH_USER 67
+#define NOT_ALLOWED 77
 
 /* Background processes; see background.c. */
 int process_main(char **arguments);
@@ -112,6 +118,9 @@ int start_command(const struct request *request, pid_t *made);
 
 /* Be that user from now on; whether that could be. */
 int become(const struct user *user);
+
+/* Whom this channel has become, whose home is that of commands that name no user; NULL where it stayed who it was. */
+extern const struct user *own_user;
 
 /* A process of the container, as /proc shows it. */
 struct process {

@@ -24,6 +24,8 @@
 #define INBOX_SIZE (256u << 10)
 #define STREAM_SIZE (1 << 20)
 
+const struct user *own_user;
+
 struct command;
 
 /* What an event is about. */
@@ -747,12 +749,26 @@ static void pump_all(void)
     }
 }
 
-int channel_main(const char *text, int tells_first)
+/* A process that begins as the user can be looked at until it forbids that: an engine may start it with rights by which
+ * the kernel lets it read its own program. One that was root before never can. */
+static void become_own(const char *text)
+{
+    static struct user user;
+    if (find_user(text, &user) != 0)
+        _exit(NO_SUCH_USER);
+    if (!become(&user))
+        _exit(NOT_ALLOWED);
+    own_user = &user;
+}
+
+int channel_main(const char *text, int tells_first, const char *user)
 {
     tells_first_process = tells_first;
     lifetime = parse_lifetime(text);
     if (lifetime < 0)
         return 64;
+    if (user)
+        become_own(user);
     prepare();
     idle_since = now_ms();
     tell_first_process(LIFE_HELD);

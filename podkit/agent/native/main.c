@@ -36,9 +36,9 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "sleep") == 0)
         return sleep_main(argv[2]);
-    if (argc == 3 && strcmp(argv[1], "channel") == 0)
-        return channel_main(argv[2], getppid() == 0);
-    static const char usage[] = "usage: agent sleep SECONDS|infinity | agent channel SECONDS\n";
+    if ((argc == 3 || argc == 4) && strcmp(argv[1], "channel") == 0)
+        return channel_main(argv[2], getppid() == 0, argv[3]);
+    static const char usage[] = "usage: agent sleep SECONDS|infinity | agent channel SECONDS [USER]\n";
     (void)!write(2, usage, sizeof usage - 1);
     return 64;
 }

@@ -163,7 +163,7 @@ static void open_own_channel(const char *text)
     if (own_channel == 0) {
         dup2(0, 2); /* something that cannot be written to */
         (void)!chdir("/");
-        _exit(channel_main(text, 1));
+        _exit(channel_main(text, 1, NULL));
     }
     close(0);
     close(1);

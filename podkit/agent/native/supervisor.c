@@ -256,7 +256,7 @@ int start_command(const struct request *request, pid_t *made)
         make_directory(request->directory);
     if (request->start.flags & START_BUILT_IN)
         return start_built_in(request, other, made);
-    return start_program(request, other, make_environment(request, named ? &user : NULL), made);
+    return start_program(request, other, make_environment(request, named ? &user : own_user), made);
 }
 
 /* --- watching it --------------------------------------------------------------------------------------------------- */

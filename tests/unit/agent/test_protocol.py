@@ -173,5 +173,6 @@ def test_the_agents_source_has_the_same_types_failures_and_sizes() -> None:
     flags = {f"START_{flag.name}": flag.value for flag in StartFlag} | {
         f"ENDED_{flag.name}": flag.value for flag in EndFlag
     }
-    sizes = {name: getattr(protocol, name) for name in ("PROTOCOL", "DATA_MAX", "START_MAX", "INPUT_WINDOW")}
-    assert {name: constants[name] for name in flags | sizes} == flags | sizes
+    names = "PROTOCOL", "DATA_MAX", "START_MAX", "INPUT_WINDOW", "NO_SUCH_USER", "NOT_ALLOWED"
+    numbers = {name: getattr(protocol, name) for name in names}
+    assert {name: constants[name] for name in flags | numbers} == flags | numbers

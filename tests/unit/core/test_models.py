@@ -111,6 +111,16 @@ def test_a_result_is_ok_where_the_exit_code_is_0() -> None:
     assert not ProcessResult(exit_code=1).ok
 
 
+def test_a_result_that_is_made_of_text_has_its_bytes() -> None:
+    result = ProcessResult(exit_code=0, stdout="é")
+    assert (result.stdout_bytes, result.stderr_bytes) == ("é".encode(), b"")
+
+
+def test_output_that_is_no_text_passes_through_json() -> None:
+    result = ProcessResult(exit_code=0, stdout="\ufffd", stdout_bytes=b"\xff\0")
+    assert ProcessResult.model_validate_json(result.model_dump_json()) == result
+
+
 def test_checking_a_good_result_gives_it_back() -> None:
     result = ProcessResult(exit_code=0, stdout="fine")
     assert result.check() is result

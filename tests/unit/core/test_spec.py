@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from podkit.backends.base import SharedFiles
 from podkit.core._spec import main_process, workload_spec
 from podkit.core.models import ContainerConfig
 
@@ -31,7 +32,7 @@ def test_the_main_process_is(fields: dict[str, Any], entrypoint: Any, command: A
 
 
 def spec(**fields: Any) -> Any:
-    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], ["front"])
+    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], ["front"], None)
 
 
 def test_podkits_own_process_runs_under_the_engines_init() -> None:
@@ -69,3 +70,34 @@ def test_the_rest_is_handed_on() -> None:
     assert (found.name, found.image, found.user, found.working_dir) == ("unit-x", "i:1", "u", "/src")
     assert (found.ports, found.networks, found.labels) == ([80], ["front"], {"a": "b"})
     assert (found.environment, found.memory_bytes) == ({"A": "1"}, 1 << 30)
+
+
+# --- with the agent --------------------------------------------------------------------------------
+
+AGENT = SharedFiles(name="podkit-agent-x", target="/run/podkit", by_architecture={})
+
+
+def with_agent(**fields: Any) -> Any:
+    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], [], AGENT)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [({}, "60"), ({"container_lifetime_seconds": 5}, "5"), ({"entrypoint": []}, "infinity")],
+    ids=str,
+)
+def test_the_agent_is_the_sleep_that_keeps_a_container_alive(fields: dict[str, Any], seconds: str) -> None:
+    found = with_agent(**fields)
+    assert (found.entrypoint, found.command) == (["/run/podkit/agent"], ["sleep", seconds])
+    assert (found.init, found.attachable, found.shared) == (False, True, AGENT)
+    assert found.labels == {"a": "b", "podkit.agent": "podkit-agent-x", "podkit.lifetime": seconds}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"command": ["serve"]}, {"entrypoint": ["/init"]}, {"use_image_defaults": True}], ids=str
+)
+def test_the_agent_stands_beside_a_main_process_of_the_users_own(fields: dict[str, Any]) -> None:
+    found = with_agent(**fields)
+    assert (found.entrypoint, found.command) == main_process(ContainerConfig(**fields))
+    assert (found.attachable, found.shared) == (False, AGENT)
+    assert "podkit.lifetime" not in found.labels

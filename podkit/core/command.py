@@ -1,0 +1,220 @@
+"""A running command, in the terms of `subprocess.Popen`: what `popen` gives."""
+
+from __future__ import annotations
+
+import codecs
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from podkit.agent.execution import Execution, StillRunning
+from podkit.backends.base import Stream
+from podkit.core import _checks
+from podkit.errors import CommandInterrupted, CommandStillRunning, InvalidInput
+from podkit.utils._deadline import Deadline
+
+if TYPE_CHECKING:
+    from podkit.core.models import ProcessResult
+
+__all__ = ["Command", "CommandInput", "Output"]
+
+
+class Output(str):
+    """A piece of a command's output: its text, and the stream that it came through.
+
+    Attributes:
+        stream: `"stdout"` or `"stderr"`.
+    """
+
+    __slots__ = ("stream",)
+
+    stream: Literal["stdout", "stderr"]
+
+    def __new__(cls, text: str, stream: Literal["stdout", "stderr"]) -> Self:
+        """Make the piece."""
+        made = super().__new__(cls, text)
+        made.stream = stream
+        return made
+
+    def __getnewargs__(self) -> tuple[str, Literal["stdout", "stderr"]]:  # type: ignore[override]  # str has one
+        return str(self), self.stream
+
+
+class CommandInput:
+    """The standard input of a running command. One thread may write while another reads the output."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self.closed = False
+
+    def write(self, data: str | bytes) -> None:
+        """Send all of `data`, text as UTF-8; blocks while the command does not read.
+
+        Raises:
+            BrokenPipeError: the command reads no more, or has ended; it says whether by its timeout.
+            CommandInterrupted: the container or the engine ended under the command.
+        """
+        content = _checks.check_content(data, "data")
+        if self.closed:
+            raise InvalidInput("the command's input was closed: nothing more can be written to it")
+        self._execution.write(content)
+
+    def flush(self) -> None:
+        """Do nothing: what was written has been sent. For `print(..., file=command.stdin, flush=True)`."""
+
+    def close(self) -> None:
+        """Let the command read the end of its input; twice is harmless."""
+        if not self.closed:
+            self.closed = True
+            self._execution.end_input()
+
+
+class Command:
+    """A running command, in the terms of `subprocess.Popen`; made by `popen`.
+
+    `wait` gives a `ProcessResult`, both streams are iterated over together, and the input is always a pipe: a command
+    that reads to its end waits for `stdin.close()`. As a context manager it kills what still runs at the end of the
+    block, with everything that it has started. One
+    thread may read while others write, signal or kill. Output that nobody reads stops the command, once about 1 MiB
+    of it waits, until `wait` or iteration takes it. In a forked child every method raises `CommandInterrupted`, and the
+    command goes on.
+
+    Attributes:
+        stdin: its input.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in Stream}
+        self.stdin = CommandInput(execution)
+
+    @property
+    def pid(self) -> int | None:
+        """The number of its process inside the container; `None` where the program could not be run.
+
+        Also where the container was restarted before the agent had said it: then the command has ended, too.
+        """
+        return self._execution.pid
+
+    def poll(self) -> int | None:
+        """Give the exit code; `None` while it runs. Does not block, and leaves the output to be read.
+
+        Raises:
+            CommandInterrupted: the container or the engine ended under it.
+            InvalidInput: there is no such user or directory; nothing was run.
+        """
+        execution = self._execution
+        if not execution.poll():
+            return None
+        if execution.error:
+            raise execution.error
+        return execution.outcome.to_result(execution.request.timeout).exit_code
+
+    def wait(self, timeout: float | None = None) -> ProcessResult:
+        """Wait for the end and give the result, which holds all output, whether it was iterated over or not.
+
+        Args:
+            timeout: how many seconds to wait, 0 to look only; the command is not touched where that is too short.
+
+        Raises:
+            CommandStillRunning: it runs on; it is a `TimeoutError` too, and has the output so far as `result`.
+            CommandInterrupted: the container or the engine ended under it.
+            InvalidInput: there is no such user or directory; nothing was run.
+        """
+        patience = Deadline.after(None if timeout is None else _checks.check_age(timeout, "timeout"))
+        execution = self._execution
+        try:
+            while execution.take(patience=patience) is not None:
+                if patience.expired:
+                    raise StillRunning
+        except StillRunning:
+            so_far = execution.so_far()
+            raise CommandStillRunning(f"the command still runs after {timeout:g} s", result=so_far) from None
+        return execution.outcome.to_result(execution.request.timeout)
+
+    def __iter__(self) -> Iterator[Output]:
+        """Give the output of both streams as it comes, until the command has ended.
+
+        Goes on past `max_output_bytes`. Of several threads that iterate each piece goes to one.
+        """
+        while (piece := self._execution.take()) is not None:
+            stream, data = piece
+            if text := self._decoders[stream].decode(data):
+                yield Output(text, _NAMES[stream])
+        for stream, decoder in self._decoders.items():
+            if text := decoder.decode(b"", final=True):
+                yield Output(text, _NAMES[stream])
+
+    def send_signal(self, number: int | str) -> None:
+        """Send a signal to the command's process group; nothing happens where it has ended.
+
+        Args:
+            number: such as `signal.SIGINT`, 2, `"SIGINT"`, `"INT"` or `"int"`.
+
+        Raises:
+            InvalidInput: there is no such signal.
+            CommandInterrupted: the container or the engine ended under the command.
+        """
+        self._execution.send_signal(check_signal(number))
+
+    def terminate(self) -> None:
+        """Ask it to end: SIGTERM to its process group."""
+        self._execution.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it and everything that it has started, and wait until nothing of that runs; twice is harmless.
+
+        Where the agent cannot do it, the container is killed and started; the result says so.
+        """
+        self._execution.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with suppress(CommandInterrupted, InvalidInput):  # then nothing of it runs either
+            self.kill()
+
+    def __repr__(self) -> str:
+        outcome = self._execution.outcome
+        return f"<Command {f'exit_code={outcome.exit_code}' if self._execution.ended else 'running'}>"
+
+
+_NAMES: dict[Stream, Literal["stdout", "stderr"]] = {Stream.STDOUT: "stdout", Stream.STDERR: "stderr"}
+
+
+def check_signal(number: object) -> int:
+    """Give the number that a signal has inside, where it is Linux whatever runs podkit.
+
+    Raises:
+        InvalidInput: there is no such signal.
+    """
+    name = number.name if isinstance(number, signal.Signals) else number
+    if isinstance(name, str):
+        found = _SIGNALS.get(name.upper().removeprefix("SIG"))
+        if found is not None:
+            return found
+    elif isinstance(name, int) and not isinstance(name, bool) and 1 <= name <= _LAST_SIGNAL:
+        return name
+    raise InvalidInput(
+        f"{_checks.shown(number)} is no signal: pass a name such as 'SIGTERM' or 'TERM', or a number from 1 to "
+        f"{_LAST_SIGNAL}"
+    )
+
+
+_LAST_SIGNAL = 64
+_NAMES_BY_NUMBER = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG "
+    "XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
+)
+_SIGNALS = {name: number for number, name in enumerate(_NAMES_BY_NUMBER.split(), start=1)} | {
+    "IOT": 6,
+    "CLD": 17,
+    "POLL": 29,
+    "RTMIN": 34,  # the C library keeps the two before
+    "RTMAX": 64,
+}

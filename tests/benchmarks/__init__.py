@@ -1,1 +1,1 @@
-"""podkit beside the plain Docker SDK: figures, not tests; see `__main__.py`."""
+"""What podkit costs, beside the plain Docker SDK. Run by `scripts/bench.sh`, never by pytest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import os
 import threading
@@ -201,7 +202,7 @@ def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None
     """Give the session manager that all calls of this process with the same workspace share."""
     if workspace is None and workspace_host is not None:
         raise InvalidInput(f"workspace_host={workspace_host!r} without workspace: name both, or none")
-    base = None if workspace is None else _checks.check_path_text(workspace, "workspace")
+    base = None if workspace is None else _absolute(_checks.check_path_text(workspace, "workspace"))
     host = None if workspace_host is None else _checks.check_absolute_path(workspace_host, "workspace_host")
     prefix = _checks.check_prefix(os.environ.get("PODKIT_CONTAINER_PREFIX") or DEFAULT_PREFIX)
     backend = default_backend()
@@ -210,6 +211,11 @@ def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None
         if key not in _managers:
             _managers[key] = BaseSessionManager(SimpleContainerManager(backend, prefix, base, host))
         return _managers[key]
+
+
+def _absolute(path: str) -> str:
+    # only where it has to be: a symlink on the way is part of the name by which a session is found again
+    return os.path.realpath(path) if ".." in Path(path).parts else path
 
 
 def reset_lifecycle_cache() -> None:
@@ -226,6 +232,7 @@ def reset_lifecycle_cache() -> None:
 
 
 atexit.register(reset_lifecycle_cache)
+logging.getLogger("podkit").addHandler(logging.NullHandler())  # else a program without logging gets warnings on stderr
 
 
 def get_docker_session(
@@ -264,10 +271,9 @@ def get_docker_session(
     return SessionProxy(sessions, user_id, session_id)
 
 
-def _session_for_one_run(image: str | None, command_timeout: float | None) -> SessionProxy:
+def _session_for_one_run(config: ContainerConfig, command_timeout: float | None) -> SessionProxy:
     """Return a new session that cuts no command short, and ends by itself soon after its caller was killed."""
     session_id = uuid.uuid4().hex
-    config = ContainerConfig() if image is None else ContainerConfig(image=image)
     session = get_docker_session("run_in_docker", session_id, config)
     try:
         if session.isolation.commands == "agent":
@@ -295,7 +301,7 @@ def run_in_docker(
         image: by default that of `ContainerConfig`.
         files: what to write first: path -> content; relative paths land under `/workspace`.
         environment: variables of the command.
-        working_dir: absolute; by default `/workspace`.
+        working_dir: absolute, made where it is missing; by default `/workspace`.
         command_timeout: seconds after which the command is killed; `None` for no limit.
 
     Raises:
@@ -308,7 +314,10 @@ def run_in_docker(
     for path, content in (files or {}).items():
         resolve_container_path(path)
         _checks.check_content(content, f"files[{path!r}]")
-    with _session_for_one_run(image, command_timeout) as session:
+    config = ContainerConfig() if image is None else ContainerConfig(image=image)
+    if working_dir is not None:
+        config.working_dir = working_dir
+    with _session_for_one_run(config, command_timeout) as session:
         for path, content in (files or {}).items():
             session.write_file(path, content)
-        return session.execute_command(command, working_dir, environment, command_timeout)
+        return session.execute_command(command, None, environment, command_timeout)

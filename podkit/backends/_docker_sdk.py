@@ -28,9 +28,11 @@ def make_client(endpoint: Endpoint, version: str) -> docker.DockerClient:
         certificate, key = endpoint.tls.file("cert.pem"), endpoint.tls.file("key.pem")
         pair = (certificate, key) if certificate and key else None
         tls = TLSConfig(client_cert=pair, ca_cert=endpoint.tls.file("ca.pem"), verify=endpoint.tls.verify)
-    return docker.DockerClient(
+    client = docker.DockerClient(
         endpoint.url, version=version, timeout=int(ENGINE_CALL_SECONDS), tls=tls, max_pool_size=_CONNECTIONS
     )
+    client.api.trust_env = False  # no HTTP_PROXY: podkit's own requests take none
+    return client
 
 
 def split_image(image: str) -> tuple[str, str]:

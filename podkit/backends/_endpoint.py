@@ -64,12 +64,13 @@ def find_endpoints(environ: Mapping[str, str]) -> list[Endpoint]:
     Raises:
         EngineUnavailable: the context does not exist or is not readable.
     """
-    if host := environ.get("DOCKER_HOST"):
+    if host := environ.get("DOCKER_HOST", "").strip():
         tls = None
         if environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_TLS"):
             directory = environ.get("DOCKER_CERT_PATH") or _config_directory(environ)
             tls = Tls(Path(directory), verify=bool(environ.get("DOCKER_TLS_VERIFY")))
-        return [Endpoint(host, "DOCKER_HOST", tls)]
+        url = host if "://" in host else f"tcp://{host}"  # as the `docker` command takes it
+        return [Endpoint(url, "DOCKER_HOST", tls)]
     if name := _current_context(environ):
         return [_context_endpoint(name, _config_directory(environ) / "contexts")]
     home, runtime = Path(environ.get("HOME", "/")), environ.get("XDG_RUNTIME_DIR")

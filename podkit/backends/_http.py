@@ -52,11 +52,18 @@ def wait_for(connection: Connection, deadline: Deadline, *, writing: bool = Fals
     """Wait until there is something to receive, or room for something to send."""
     if not writing and not isinstance(connection, socket.socket) and connection.pending():
         return  # decrypted already: the kernel's buffer is empty, and polling it would wait for nothing
-    poller = select.poll()
-    poller.register(connection, select.POLLOUT if writing else select.POLLIN)
-    while not poller.poll(deadline.at_most(_POLL_SECONDS).remaining * 1000):
+    while not _is_ready(connection, deadline.at_most(_POLL_SECONDS).remaining, writing=writing):
         if deadline.expired:
             raise EngineTimeout(f"the engine did not {'take' if writing else 'send'} anything in time")
+
+
+def _is_ready(connection: Connection, seconds: float, *, writing: bool) -> bool:
+    if not hasattr(select, "poll"):  # eventlet's monkey-patching takes it away
+        waiting = [connection.fileno()]
+        return any(select.select([] if writing else waiting, waiting if writing else [], [], seconds))
+    poller = select.poll()
+    poller.register(connection, select.POLLOUT if writing else select.POLLIN)
+    return bool(poller.poll(seconds * 1000))
 
 
 def receive(connection: Connection, size: int, deadline: Deadline) -> bytes:

@@ -13,9 +13,10 @@ from podkit.errors import InvalidInput
 ID_MAX_BYTES = 1024
 PATH_MAX_BYTES = 4096
 PREFIX_MAX_LENGTH = 40
+_STRING_MAX_BYTES = (128 << 10) - 1  # what Linux takes for one argument or variable (MAX_ARG_STRLEN), less its end
 
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]b?)?", re.IGNORECASE)
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]i?b?)?", re.IGNORECASE)
 _MEMORY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MEMORY_MINIMUM = 6 << 20  # Docker refuses less
 _MEMORY_MAXIMUM = 1 << 63
@@ -30,7 +31,7 @@ def shown(value: object) -> str:
 def check_text(value: object, what: str) -> str:
     """Accept a string that is valid Unicode without NUL."""
     if not isinstance(value, str):
-        raise InvalidInput(f"{what} is {shown(value)}: pass a str, not {type(value).__name__}")
+        raise InvalidInput(f"{what} is {shown(value)}: pass a str, such as str(...) of it, not {type(value).__name__}")
     if "\0" in value:
         raise InvalidInput(
             f"{what}={shown(value)} contains a NUL character, which no kernel interface takes: remove it"
@@ -79,11 +80,12 @@ def check_path_text(value: object, what: str) -> str:
     return text
 
 
-def check_absolute_path(value: object, what: str) -> str:
-    """Accept an absolute path without `..`; give it normalised."""
+def check_absolute_path(value: object, what: str, *, example: str = "/workspace") -> str:
+    """Accept an absolute path without `..`, and return it normalised; `example` is a directory for the advice."""
     text = check_path_text(value, what)
     if not text.startswith("/"):
-        raise InvalidInput(f"{what}={shown(text)} is relative: pass an absolute path, such as '/workspace/{text}'")
+        advice = posixpath.normpath(posixpath.join(example, text))
+        raise InvalidInput(f"{what}={shown(text)} is relative: pass an absolute path, such as '{advice}'")
     if ".." in text.split("/"):
         raise InvalidInput(f"{what}={shown(text)} contains '..': write the path without it")
     return "/" + posixpath.normpath(text).lstrip("/")
@@ -102,21 +104,36 @@ def check_environment(value: Mapping[str, str], what: str = "environment") -> di
             checked[name] = check_text(content, "")
         except InvalidInput:
             # neither shown nor kept as the cause: the value may be a secret
-            raise InvalidInput(f"{what}[{name!r}] is not a str of valid Unicode without NUL: pass one") from None
+            cure = f"pass one, such as str(...) of a {type(content).__name__}"
+            raise InvalidInput(f"{what}[{name!r}] is not a str of valid Unicode without NUL: {cure}") from None
+        _check_length(f"{name}={content}", f"{what}[{name!r}]")
     return checked
 
 
 def check_command(value: object) -> list[str]:
-    """Accept a command; a `str` becomes `sh -c`, a list is kept as it is."""
+    """Accept a command; a `str` becomes `sh -c`, a list is kept as it is, its paths as text."""
     if isinstance(value, str):
         if not value.strip():
             raise InvalidInput(f"command={shown(value)} is empty: pass what to run, such as 'ls -l'")
-        return ["sh", "-c", check_text(value, "command")]
+        return ["sh", "-c", _check_length(check_text(value, "command"), "command")]
     if not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
         raise InvalidInput(f"command is {shown(value)}: pass a str, or a list of str")
-    if not value or not value[0]:
+    parts = [os.fspath(part) if isinstance(part, os.PathLike) else part for part in value]
+    if not parts or not parts[0]:
         raise InvalidInput(f"command={shown(value)} is empty: pass a program and its arguments")
-    return [check_text(part, f"command[{index}]") for index, part in enumerate(value)]
+    return [
+        _check_length(check_text(part, f"command[{index}]"), f"command[{index}]") for index, part in enumerate(parts)
+    ]
+
+
+def _check_length(text: str, what: str) -> str:
+    size = len(text.encode())
+    if size > _STRING_MAX_BYTES:
+        raise InvalidInput(
+            f"{what} has {size} bytes, and Linux takes at most {_STRING_MAX_BYTES} for one argument or variable: pass "
+            "it as input=, or write a file with write_file or files="
+        )
+    return text
 
 
 def check_content(value: object, what: str) -> bytes:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from podkit.core import _checks
-from podkit.core.models import ContainerConfig
+from podkit.core.models import ContainerConfig, Mount
 from podkit.errors import InvalidInput
 
 NAMESPACE = "podkit."
@@ -181,11 +181,6 @@ def this_owner() -> Owner:
     return _owner_of(os.getpid())
 
 
-def config_digest(config: ContainerConfig) -> str:
-    """Hash a configuration, environment included."""
-    return digest("config", json.dumps(config.model_dump(mode="json"), sort_keys=True), characters=26)
-
-
 def config_to_label(config: ContainerConfig) -> str:
     """Give a configuration as the text of a label, with the names but not the values of its environment.
 
@@ -198,14 +193,21 @@ def config_to_label(config: ContainerConfig) -> str:
 def config_from_label(text: str, environment: Mapping[str, str]) -> ContainerConfig:
     """Read a configuration back, with the values of its environment from the container's.
 
+    What only a newer version of podkit knows is left out.
+
     Raises:
-        InvalidInput: the label is garbled or of another version.
+        InvalidInput: the label is garbled.
     """
     try:
         data = json.loads(text)
-        data["environment"] = {name: environment.get(name, "") for name in data["environment"]}
-        return ContainerConfig(**data)
-    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        known = {name: value for name, value in data.items() if name in ContainerConfig.model_fields}
+        known["environment"] = {name: environment.get(name, "") for name in data["environment"]}
+        known["volumes"] = [
+            {name: value for name, value in mount.items() if name in Mount.model_fields}
+            for mount in data.get("volumes", ())
+        ]
+        return ContainerConfig(**known)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise InvalidInput(f"the label {CONFIG} cannot be read: {exc}") from exc
 
 

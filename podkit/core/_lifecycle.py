@@ -16,7 +16,8 @@ from typing import Any
 
 from podkit.backends.base import Backend, Deadline, WorkloadInfo, WorkloadSpec
 from podkit.core import _identity
-from podkit.core.models import ContainerConfig, ContainerStatus, StartupVerificationConfig, utc_now
+from podkit.core._request import Request
+from podkit.core.models import ContainerConfig, ContainerStatus, utc_now
 from podkit.errors import (
     ContainerFailedToStart,
     ContainerNotFound,
@@ -31,6 +32,7 @@ from podkit.errors import (
 from podkit.utils._deadline import CLEAN_UP_SECONDS, NEVER, wait_until
 
 LOG_LINES = 20
+WITHOUT_CONFIG = "ask for it without a config"
 _REMOVAL_SECONDS = 30.0  # how long another caller's removal of the same name is waited for
 
 _logger = logging.getLogger(__name__)
@@ -46,10 +48,11 @@ class ContainerRecord:
         user_id: whose session it serves.
         session_id: which one.
         config: what it was really made of.
-        requested: the digest of the configuration that was asked for.
+        requested: what was asked for.
         created_at: when, UTC.
         workspace: which one it has, as its label says; empty for none.
         mounts: Docker's mount dicts, as the engine sees them.
+        was_found: whether it was read from the engine, and not made by this manager.
     """
 
     id: str
@@ -57,14 +60,11 @@ class ContainerRecord:
     user_id: str
     session_id: str
     config: ContainerConfig
-    requested: str
+    requested: Request
     created_at: datetime
     workspace: str
     mounts: Sequence[Mapping[str, Any]]
-
-    def was_asked_for_with(self, config: ContainerConfig) -> bool:
-        """Whether this configuration is the one that the container was asked for with."""
-        return self.requested == _identity.config_digest(config)
+    was_found: bool = False
 
 
 def read_record(info: WorkloadInfo) -> ContainerRecord:
@@ -81,11 +81,19 @@ def read_record(info: WorkloadInfo) -> ContainerRecord:
         user_id=identity.user_id,
         session_id=identity.session_id,
         config=config,
-        requested=info.labels.get(_identity.REQUESTED, ""),
+        requested=_request_of(info.labels, config),
         created_at=info.created_at or utc_now(),
         workspace=info.labels.get(_identity.WORKSPACE, ""),
         mounts=_identity.mounts_from_label(info.labels.get(_identity.MOUNTS, "[]")),
+        was_found=True,
     )
+
+
+def _request_of(labels: Mapping[str, str], config: ContainerConfig) -> Request:
+    try:
+        return Request.read(labels.get(_identity.REQUESTED, ""))
+    except InvalidInput:  # another version's: what it was made of stands for it
+        return Request.of(config)
 
 
 def get_or_create(
@@ -151,37 +159,34 @@ def find(
         )
     if info.status is ContainerStatus.DEAD:
         return None
-    if _differs(info.labels, wanted, _identity.WORKSPACE):
-        raise conflict(identity, "workspace", "name the workspace that it was opened with")
-    if _differs(info.labels, wanted, _identity.REQUESTED):
-        raise conflict(identity, _what_differs(info, wanted), "ask for it without a config")
+    workspace, requested = wanted.get(_identity.WORKSPACE), wanted.get(_identity.REQUESTED)
+    if workspace and info.labels.get(_identity.WORKSPACE) != workspace:
+        raise conflict(identity, "another workspace", "name the workspace that it was opened with")
+    if requested and (what := _difference(info.labels, requested)):
+        raise conflict(identity, what, WITHOUT_CONFIG)
     return info
 
 
 def conflict(identity: _identity.Identity, what: str, cure: str) -> SessionConflict:
-    """Make the error of a session that exists, but not as it is asked for."""
+    """Return the error of a session that exists, but not as it is asked for."""
     return SessionConflict(
-        f"session {identity.session_id!r} of user {identity.user_id!r} exists with another {what}: "
+        f"session {identity.session_id!r} of user {identity.user_id!r} exists with {what}: "
         f"close it first, use another session_id, or {cure}"
     )
 
 
-def _differs(labels: Mapping[str, str], wanted: Mapping[str, str], key: str) -> bool:
-    return bool(wanted.get(key)) and labels.get(key) != wanted[key]
-
-
-def _what_differs(info: WorkloadInfo, wanted: Mapping[str, str]) -> str:
+def _difference(labels: Mapping[str, str], requested: str) -> str:
     try:
-        theirs = _identity.config_from_label(info.labels.get(_identity.CONFIG, ""), {})
-        return configuration_difference(theirs, _identity.config_from_label(wanted.get(_identity.CONFIG, ""), {}))
-    except InvalidInput:  # another version's
-        return "configuration"
+        existing = Request.read(labels.get(_identity.REQUESTED, ""))
+    except InvalidInput:
+        return "a configuration that this version of podkit cannot read"
+    return another_configuration(Request.read(requested), existing)
 
 
-def configuration_difference(one: ContainerConfig, other: ContainerConfig) -> str:
-    """Name the fields that differ, without their values: an environment may hold secrets."""
-    fields = [name for name in ContainerConfig.model_fields if getattr(one, name) != getattr(other, name)]
-    return f"configuration ({', '.join(fields) or 'environment'})"
+def another_configuration(requested: Request, existing: Request) -> str:
+    """Describe how a configuration that exists differs from what is asked for; empty where it fits."""
+    what = requested.differences(existing)
+    return f"another configuration: {what}" if what else ""
 
 
 def exists(backend: Backend, name: str, *, deadline: Deadline | None = None) -> bool:
@@ -214,15 +219,12 @@ def _remove_attempt(backend: Backend, name: str, attempt: str) -> None:
 def wait_until_up(backend: Backend, id: str, config: ContainerConfig, *, deadline: Deadline | None = None) -> None:
     """Wait until a container that was just started is known to stay up, as its configuration asks.
 
-    podkit's own `sleep` is not waited for unless the configuration differs from the default: the engine's answer to
-    the start is proof enough that it runs.
-
     Raises:
         ContainerFailedToStart: it ended; exit code and the last log lines are in the message.
         ContainerNotFound: it is gone.
     """
     verification = config.startup_verification
-    if verification is None or (config.runs_keepalive and verification == StartupVerificationConfig()):
+    if verification is None:
         return
     streak = 0
 

@@ -28,6 +28,7 @@ from podkit.core._identity import Identity
 from podkit.core._lifecycle import ContainerRecord
 from podkit.core._mounts import mount_spec, mount_to_dict
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
+from podkit.core._request import Request
 from podkit.core._restarts import Restarts
 from podkit.core._spec import workload_spec
 from podkit.core.command import Command
@@ -162,7 +163,7 @@ class BaseContainerManager(ABC):
         with self._cleaning_up(identity, used):
             mounts = self._checked_mounts(identity, used)
             workspace = self._workspace_label(identity)
-            record = self._create(identity, used, _identity.config_digest(requested), workspace, mounts, deadline)
+            record = self._create(identity, used, Request.of(requested), workspace, mounts, deadline)
         return record.id, record.name
 
     def recreate_container(self, record: ContainerRecord, *, deadline: Deadline | None = None) -> ContainerRecord:
@@ -183,7 +184,7 @@ class BaseContainerManager(ABC):
         self,
         identity: Identity,
         config: ContainerConfig,
-        requested: str,
+        requested: Request,
         workspace: str,
         mounts: Sequence[Mapping[str, Any]],
         deadline: Deadline | None,
@@ -191,7 +192,7 @@ class BaseContainerManager(ABC):
         labels = identity.labels | {
             _identity.OWNER: _identity.this_owner().to_label(),
             _identity.CONFIG: _identity.config_to_label(config),
-            _identity.REQUESTED: requested,
+            _identity.REQUESTED: requested.to_label(),
             _identity.WORKSPACE: workspace,
             _identity.MOUNTS: json.dumps(mounts, separators=(",", ":")),
         }
@@ -323,9 +324,7 @@ class BaseContainerManager(ABC):
         identity = Identity.of(self.container_prefix, user_id, session_id)
         wanted = {_identity.WORKSPACE: self._workspace_label(identity)}
         if config is not None:
-            requested = check_config(config).checked_copy()
-            wanted[_identity.REQUESTED] = _identity.config_digest(requested)
-            wanted[_identity.CONFIG] = _identity.config_to_label(requested)
+            wanted[_identity.REQUESTED] = Request.of(check_config(config).checked_copy()).to_label()
         info = _lifecycle.find(self.backend, identity, wanted, deadline=deadline)
         return self._hold(info) if info else None
 

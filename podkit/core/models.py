@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from copy import deepcopy
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path, PurePath
@@ -167,7 +166,7 @@ class Mount(_Model):
     @model_validator(mode="after")
     def _source(self) -> Self:
         if self.type == "bind":
-            _checks.check_absolute_path(self.source, "source")
+            _checks.check_absolute_path(self.source, "source", example=os.getcwd())
         elif self.type == "volume":
             if not _VOLUME_NAME.fullmatch(self.source):
                 raise InvalidInput(
@@ -217,8 +216,7 @@ class ContainerConfig(_Model):
         volumes: mounts besides the workspace.
         user: who runs the commands, as `name`, `uid` or `uid:gid`; `None` means the image's user.
         working_dir: where commands start; it exists in every container.
-        startup_verification: how to find out that the container stays up; `None` means no waiting. podkit's own
-            `sleep` is not waited for unless this differs from the default.
+        startup_verification: how to find out that the container stays up; `None` means no waiting.
         session_inactivity_timeout_seconds: after how many seconds without a command the session may be cleaned up.
     """
 
@@ -237,7 +235,7 @@ class ContainerConfig(_Model):
     volumes: list[Mount] = Field(default_factory=list)
     user: str | None = None
     working_dir: PathText = DEFAULT_WORKING_DIR
-    startup_verification: StartupVerificationConfig | None = Field(default_factory=StartupVerificationConfig)
+    startup_verification: StartupVerificationConfig | None = None
     session_inactivity_timeout_seconds: int = Field(default=3600, gt=0)
 
     @validates("image")
@@ -310,6 +308,16 @@ class ContainerConfig(_Model):
         return _checks.check_absolute_path(value, "working_dir")
 
     @model_validator(mode="after")
+    def _ports_of_network(self) -> Self:
+        for name in self.networks if self.ports else ():
+            if name in ("host", "none") or name.startswith("container:"):
+                raise InvalidInput(
+                    f"networks contains {name!r}, where no port can be published: leave out ports, or name a "
+                    "network of its own"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _main_process(self) -> Self:
         if self.use_image_defaults and (self.entrypoint is not None or self.command is not None):
             raise InvalidInput("use_image_defaults=True leaves no room for entrypoint or command: drop one of them")
@@ -325,12 +333,23 @@ class ContainerConfig(_Model):
         """Whether the main process is podkit's own `sleep`."""
         return not self.use_image_defaults and not self.entrypoint and self.command is None
 
+    @property
+    def given_fields(self) -> set[str]:
+        """The fields that were set, or changed from their default in place."""
+        return self.model_fields_set | {
+            name
+            for name, field in ContainerConfig.model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        }
+
     def checked_copy(self) -> ContainerConfig:
-        """Give a copy that later changes do not reach, validated as a whole.
+        """Return a copy that later changes do not reach, validated as a whole; it has the same fields set.
 
         Lists and dicts are mutable, so what was valid once may not be any more.
         """
-        return ContainerConfig(**{name: deepcopy(getattr(self, name)) for name in ContainerConfig.model_fields})
+        copy = ContainerConfig.model_validate(self.model_copy(deep=True))
+        copy.model_fields_set.intersection_update(self.given_fields)  # validating has marked them all
+        return copy
 
 
 def check_config(value: object) -> ContainerConfig:

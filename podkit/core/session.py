@@ -13,8 +13,9 @@ from podkit.agent.runner import latest
 from podkit.backends.base import Deadline
 from podkit.core._checks import check_content
 from podkit.core._identity import Identity
-from podkit.core._lifecycle import configuration_difference, conflict, failed_to_start
+from podkit.core._lifecycle import WITHOUT_CONFIG, another_configuration, conflict, failed_to_start
 from podkit.core._recovery import Remedy, reason, remedy_for
+from podkit.core._request import Request
 from podkit.core._table import BUSY, SessionEntry, SessionTable
 from podkit.core.command import Command
 from podkit.core.events import PodkitEventHandler, notify
@@ -165,10 +166,11 @@ class BaseSessionManager:
 
     def _check_same(self, entry: SessionEntry, config: ContainerConfig | None) -> None:
         assert entry.record is not None
-        if config is not None and not entry.record.was_asked_for_with(config):
+        if config is None:
+            return
+        if what := another_configuration(Request.of(config), entry.record.requested):
             identity = Identity.of(self.container_manager.container_prefix, entry.user_id, entry.session_id)
-            what = configuration_difference(entry.record.config, config)
-            raise conflict(identity, what, "ask for it without a config")
+            raise conflict(identity, what, WITHOUT_CONFIG)
 
     def _open(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
         giving_up: Deadline | None = None
@@ -204,7 +206,8 @@ class BaseSessionManager:
         manager.start_container(container_id, record.config)
         session = self._connect(entry, record)
         session.status = ContainerStatus.RUNNING
-        notify(self.event_handler.on_session_created, session)
+        if not record.was_found:  # else another process has just created it
+            notify(self.event_handler.on_session_created, session)
         return session
 
     def _connect(self, entry: SessionEntry, record: ContainerRecord) -> Session:

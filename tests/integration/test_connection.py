@@ -74,6 +74,12 @@ def test_the_engine_is_found_by_docker_host() -> None:
     assert connect(DOCKER_HOST=ENGINE)[0] == "connected"
 
 
+def test_a_proxy_of_the_environment_is_not_asked(proxy: EngineProxy) -> None:
+    nowhere = "http://127.0.0.1:9"
+    host = proxy.url.removeprefix("tcp://")  # as the `docker` command takes it
+    assert connect(DOCKER_HOST=host, HTTP_PROXY=nowhere, http_proxy=nowhere, ALL_PROXY=nowhere)[0] == "connected"
+
+
 def test_the_engine_is_found_by_the_current_context(tmp_path: Path) -> None:
     write_context(tmp_path, "mine", ENGINE)
 

@@ -187,7 +187,7 @@ def test_a_main_process_that_ends_at_once_is_an_error_with_its_exit_code_and_log
     open_session: OpenSession, engine: Engine, fields: dict[str, Any]
 ) -> None:
     with pytest.raises(ContainerFailedToStart, match="failed to start") as caught:
-        open_session(ContainerConfig(**fields))
+        open_session(ContainerConfig(**fields, startup_verification=StartupVerificationConfig()))
 
     error = caught.value
     assert isinstance(error, RuntimeError)
@@ -199,7 +199,7 @@ def test_a_main_process_that_ends_at_once_is_an_error_with_its_exit_code_and_log
 
 def test_a_main_process_that_ends_with_0_at_once_is_an_error_as_well(open_session: OpenSession, engine: Engine) -> None:
     with pytest.raises(ContainerFailedToStart, match="exit code 0"):
-        open_session(ContainerConfig(entrypoint=["true"]))
+        open_session(ContainerConfig(entrypoint=["true"], startup_verification=StartupVerificationConfig()))
 
     assert engine.names() == []
 
@@ -237,13 +237,15 @@ def test_the_verification_gives_up_in_time(open_session: OpenSession, engine: En
 def test_without_verification_a_main_process_that_ends_at_once_is_no_error(
     open_session: OpenSession, engine: Engine, fields: dict[str, Any]
 ) -> None:
-    session = open_session(ContainerConfig(**fields, startup_verification=None))
+    session = open_session(ContainerConfig(**fields))
 
     assert engine.wait_for_end(session.get_info().container_name) in (42, 1)
+    with within(30), pytest.raises(ContainerFailedToStart, match=r"exit code (42|1)"):
+        session.execute_command("true")
 
 
 def test_a_session_that_failed_to_start_may_be_tried_again(open_session: OpenSession) -> None:
     with pytest.raises(ContainerFailedToStart):
-        open_session(ContainerConfig(entrypoint=["false"]))
+        open_session(ContainerConfig(entrypoint=["false"], startup_verification=StartupVerificationConfig()))
 
     assert open_session().execute_command("echo up").stdout == "up\n"

@@ -13,7 +13,7 @@ import pytest
 from podkit import PodkitEventHandler
 from podkit.backends.docker import DockerBackend
 from podkit.core.manager import SimpleContainerManager
-from podkit.core.models import ContainerConfig
+from podkit.core.models import ContainerConfig, StartupVerificationConfig
 from podkit.core.session import BaseSessionManager
 from podkit.errors import ContainerFailedToStart, ImageNotFound, NetworkNotFound, PodkitError
 from tests.integration.conftest import OpenSession, long_config
@@ -132,7 +132,7 @@ def test_a_recreation_is_told_by_the_container_manager_alone(
         ({"image": "localhost:1/podkit/no-such-image"}, ImageNotFound),
         ({"networks": ["no-such-network"]}, NetworkNotFound),
         ({"entrypoint": ["no-such-program"]}, ContainerFailedToStart),
-        ({"entrypoint": ["false"]}, ContainerFailedToStart),
+        ({"entrypoint": ["false"], "startup_verification": StartupVerificationConfig()}, ContainerFailedToStart),
         ({"user": "no-such-user"}, PodkitError),
     ],
     ids=["image", "network", "entrypoint", "exit", "user"],

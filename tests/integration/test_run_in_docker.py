@@ -62,6 +62,16 @@ def test_a_command_over_its_time_is_ended() -> None:
     assert "timed out" in result.stderr
 
 
+def test_a_working_directory_that_the_image_lacks_is_made() -> None:
+    assert run_in_docker("touch f && pwd", working_dir="/srv/job").check().stdout == "/srv/job\n"
+
+
+def test_a_program_without_logging_hears_nothing_of_a_timeout(facade: Engine) -> None:
+    code = "from podkit import run_in_docker; print(run_in_docker('sleep 60', command_timeout=0.5).timed_out)"
+    process = start_python(code)
+    assert process.communicate(timeout=60) == ("True\n", "")
+
+
 def test_two_runs_share_nothing() -> None:
     first = run_in_docker("touch /tmp/left-behind; hostname")
     second = run_in_docker("ls /tmp/left-behind; hostname")

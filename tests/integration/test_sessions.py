@@ -16,7 +16,7 @@ from podkit.core.models import ContainerConfig, ContainerStatus, Mount
 from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted, SessionConflict, SessionNotFound
 from tests.integration.conftest import OpenSession, long_config
-from tests.support.engine import Engine
+from tests.support.engine import Engine, container_of
 from tests.support.processes import run_python
 from tests.support.waiting import eventually
 
@@ -301,6 +301,14 @@ def test_the_manager_that_made_a_session_names_the_fields_of_a_conflict_too(open
 
     with pytest.raises(SessionConflict, match=r"cpu_limit.*memory_limit"):
         open_session(long_config(cpu_limit=0.5, memory_limit="256m"))
+
+
+def test_another_way_to_say_the_same_is_no_conflict(open_session: OpenSession, manager: SimpleContainerManager) -> None:
+    id = container_of(open_session(long_config(memory_limit="256m", networks=[], environment={"A": "1", "B": "2"})))
+
+    for same in ({"memory_limit": "256MiB"}, {"memory_limit": 256 << 20}, {"environment": {"B": "2", "A": "1"}}, {}):
+        for on in (None, BaseSessionManager(manager)):
+            assert container_of(open_session(ContainerConfig(**same), on=on)) == id
 
 
 def test_a_conflict_never_shows_values_of_the_environment(

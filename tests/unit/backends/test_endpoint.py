@@ -63,6 +63,19 @@ def test_docker_host_alone_counts_where_it_is_set(home: Path) -> None:
     assert (found.url, found.source, found.tls) == ("tcp://host:2375", "DOCKER_HOST", None)
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1:2375", "tcp://127.0.0.1:2375"),
+        ("localhost:2375", "tcp://localhost:2375"),
+        (" unix:///run/docker.sock \n", "unix:///run/docker.sock"),
+    ],
+)
+def test_docker_host_is_taken_in_the_forms_that_the_docker_command_takes(home: Path, host: str, url: str) -> None:
+    [found] = find_endpoints({"HOME": str(home), "DOCKER_HOST": host})
+    assert found.url == url
+
+
 def test_the_context_of_the_environment_comes_before_the_one_of_the_configuration(home: Path) -> None:
     write_context(home, "one", {"Host": "tcp://one:2376"})
     write_context(home, "two", {"Host": "tcp://two:2376"})

@@ -98,6 +98,15 @@ def test_a_list_is_run_as_it_is(command: Any) -> None:
     assert _checks.check_command(command) == ["ls", "-l"]
 
 
+def test_a_path_in_a_list_is_its_text() -> None:
+    assert _checks.check_command(["ls", Path("/x")]) == ["ls", "/x"]
+
+
+def test_the_longest_argument_is_legal() -> None:
+    longest = "x" * 131_071
+    assert _checks.check_command(["echo", longest]) == ["echo", longest]
+
+
 def test_an_empty_argument_is_legal() -> None:
     assert _checks.check_command(["echo", "", " "]) == ["echo", "", " "]
 
@@ -113,7 +122,9 @@ def test_an_empty_argument_is_legal() -> None:
         ("a\0b", ["command='a\\x00b'", "NUL", "remove it"]),
         (["a", "b\0c"], ["command[1]='b\\x00c'", "NUL"]),
         (["ls", 3], ["command[1] is 3", "pass a str"]),
-        (["ls", Path("/x")], ["command[1]", "pass a str"]),
+        (["ls", 3], ["command[1] is 3", "str(...)"]),
+        ("x" * 131_072, ["command has 131072 bytes", "at most 131071", "input=", "write_file"]),
+        (["cat", "é" * 65_536], ["command[1] has 131072 bytes"]),
         (["ls", None], ["command[1] is None", "pass a str"]),
         (["\ud800"], ["command[0]", "valid Unicode"]),
         (b"ls", ["command is b'ls'", "list of str"]),

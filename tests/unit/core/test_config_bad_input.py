@@ -66,6 +66,8 @@ REFUSED: dict[str, Row] = {
     ),
     "a relative working_dir": ({"working_dir": "src"}, ["working_dir='src'", "absolute", "'/workspace/src'"]),
     "a working_dir with ..": ({"working_dir": "/a/../b"}, ["working_dir='/a/../b'", "without it"]),
+    "a variable too long": ({"environment": {"A": CANARY * 30_000}}, ["environment['A'] has", "131071", "write_file"]),
+    "a variable that is a number": ({"environment": {"A": 1}}, ["environment"]),
     "an empty working_dir": ({"working_dir": ""}, ["working_dir=''", "pass a path"]),
     "a working_dir with NUL": ({"working_dir": "/a\0"}, ["working_dir='/a\\x00'", "remove it"]),
     "an overlong working_dir": ({"working_dir": "/" + "x" * 5000}, ["working_dir='/xxx", "4096"]),
@@ -227,6 +229,13 @@ def test_pydantics_other_ways_in_do_not_tell_an_environment_value() -> None:
     assert CANARY not in everything_said(caught.value)
 
 
+@pytest.mark.parametrize("network", ["host", "none", "container:x"])
+def test_ports_are_refused_in_a_network_that_publishes_none(network: str) -> None:
+    with pytest.raises(InvalidInput, match=f"networks contains '{network}'.*leave out ports"):
+        ContainerConfig(networks=[network], ports=[80])
+    assert ContainerConfig(networks=[network]).networks == [network]
+
+
 # --- mounts and the others -------------------------------------------------------------------------
 
 BAD_MOUNTS: dict[str, Row] = {
@@ -238,7 +247,7 @@ BAD_MOUNTS: dict[str, Row] = {
     "empty target": ({"source": "/a", "target": ""}, ["target=''", "pass a path"]),
     "no target": ({"source": "/a"}, ["target"]),
     "NUL in the target": ({"source": "/a", "target": "/a\0"}, ["target='/a\\x00'", "remove it"]),
-    "relative source": ({"source": "data", "target": "/a"}, ["source='data'", "absolute"]),
+    "relative source": ({"source": "./data", "target": "/a"}, ["source='./data'", f"'{Path.cwd()}/data'"]),
     "source with ..": ({"source": "/a/../etc", "target": "/a"}, ["source='/a/../etc'", "without it"]),
     "source at home": ({"source": "~/data", "target": "/a"}, ["source='~/data'", "write the directory out"]),
     "no source": ({"target": "/a"}, ["source=''", "pass a path"]),

@@ -10,6 +10,7 @@ import pytest
 from podkit.core import _identity, _lifecycle
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import find, get_or_create, wait_until_up
+from podkit.core._request import Request
 from podkit.core.models import ContainerConfig, ContainerStatus, StartupVerificationConfig
 from podkit.errors import (
     ContainerFailedToStart,
@@ -33,7 +34,7 @@ CONFIG = ContainerConfig(image="some:image", environment={"TOKEN": CANARY})
 def labels(config: ContainerConfig = CONFIG, **changes: str) -> dict[str, str]:
     return IDENTITY.labels | {
         _identity.CONFIG: _identity.config_to_label(config),
-        _identity.REQUESTED: _identity.config_digest(config),
+        _identity.REQUESTED: Request.of(config).to_label(),
         _identity.WORKSPACE: "/srv/bob/1",
         **changes,
     }
@@ -134,7 +135,7 @@ def test_an_id_that_looks_like_our_name_is_not_ours(fake: FakeBackend) -> None:
 def test_another_configuration_is_a_conflict_that_names_the_fields(fake: FakeBackend) -> None:
     get(fake)
     other = CONFIG.model_copy(update={"memory_limit": "1g", "ports": [80]})
-    with pytest.raises(SessionConflict, match=r"memory_limit, ports.*close it first"):
+    with pytest.raises(SessionConflict, match=r"memory_limit \(536870912, not 1073741824\), ports.*close it first"):
         get(fake, spec(other))
 
 
@@ -152,7 +153,7 @@ def test_another_workspace_is_a_conflict(fake: FakeBackend) -> None:
         get(fake, spec(labels=labels(**{_identity.WORKSPACE: "/elsewhere"})))
 
 
-def test_a_conflict_with_another_version_of_podkit_is_still_a_conflict(fake: FakeBackend) -> None:
+def test_a_label_that_cannot_be_read_is_a_conflict(fake: FakeBackend) -> None:
     garbled = labels(**{_identity.CONFIG: '{"colour":"red"}', _identity.REQUESTED: "x"})
     fake.create_workload(spec(labels=garbled))
     with pytest.raises(SessionConflict, match="configuration"):
@@ -318,5 +319,5 @@ def test_a_record_is_read_from_the_labels(fake: FakeBackend) -> None:
     record = _lifecycle.read_record(fake.inspect_workload(id))
     assert (record.id, record.name, record.user_id, record.session_id) == (id, IDENTITY.name, "bob", "1")
     assert record.config == CONFIG
-    assert record.was_asked_for_with(CONFIG)
-    assert not record.was_asked_for_with(ContainerConfig(image="other"))
+    assert not Request.of(CONFIG).differences(record.requested)
+    assert Request.of(ContainerConfig(image="other")).differences(record.requested)

@@ -77,6 +77,9 @@ def test_a_bad_default_image_is_refused_by_name(monkeypatch: pytest.MonkeyPatch)
         ("67108864b", 64 << 20),
         (64 << 20, 64 << 20),
         ("1t", 1 << 40),
+        ("512MiB", 512 << 20),
+        ("1Gi", 1 << 30),
+        ("64Mi", 64 << 20),
     ],
 )
 def test_a_memory_limit_is_bytes_or_a_number_with_a_suffix(limit: str | int, size: int) -> None:

@@ -1,0 +1,71 @@
+"""What a session was asked for, so that another request for it is compared by what both mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from podkit.core._checks import shown
+from podkit.core._identity import digest
+from podkit.core.models import ContainerConfig
+from podkit.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A configuration as a caller asked for it, before an event handler changed it.
+
+    Attributes:
+        values: field -> value, in one form for all values that mean the same; of the environment a hash.
+        given: the fields that the caller set.
+    """
+
+    values: Mapping[str, Any]
+    given: frozenset[str]
+
+    @classmethod
+    def of(cls, config: ContainerConfig) -> Request:
+        """Return the request that a configuration is."""
+        data = config.model_dump(mode="json")
+        mounts = [mount.model_dump(mode="json", exclude_defaults=True) for mount in config.volumes]
+        data |= {
+            "memory_limit": config.memory_limit_bytes,
+            "ports": sorted(config.ports),
+            "networks": sorted(config.networks),
+            "volumes": sorted(mounts, key=lambda mount: str(mount["target"])),
+            "environment": digest("environment", json.dumps(config.environment, sort_keys=True), characters=26),
+        }
+        return cls(data, frozenset(config.given_fields))
+
+    @classmethod
+    def read(cls, label: str) -> Request:
+        """Read what `to_label` made, also by another version of podkit.
+
+        Raises:
+            InvalidInput: it is none of ours.
+        """
+        try:
+            data = json.loads(label)
+            return cls(dict(data["values"]), frozenset(map(str, data["given"])))
+        except (ValueError, TypeError, KeyError, RecursionError) as exc:
+            raise InvalidInput(f"the label of what a session was asked for cannot be read: {exc}") from exc
+
+    def to_label(self) -> str:
+        """Return the request as the text of a label, without any value of its environment."""
+        return json.dumps({"values": self.values, "given": sorted(self.given)}, separators=(",", ":"))
+
+    def differences(self, other: Request) -> str:
+        """Describe how what exists, the `other`, differs in the fields that this request sets; empty where it fits.
+
+        A field that the other one's podkit did not know yet counts as its default.
+        """
+        defaults = Request.of(ContainerConfig()).values
+        found = []
+        for name in ContainerConfig.model_fields:
+            existing, asked = other.values.get(name, defaults[name]), self.values.get(name)
+            if name in self.given and existing != asked:
+                values = "" if name == "environment" else f" ({shown(existing)}, not {shown(asked)})"
+                found.append(f"{name}{values}")
+        return ", ".join(found)

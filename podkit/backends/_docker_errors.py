@@ -17,6 +17,7 @@ from podkit.errors import (
     EngineTimeout,
     EngineUnavailable,
     InvalidInput,
+    MountSourceNotFound,
     NetworkNotFound,
     PodkitError,
     PortUnavailable,
@@ -25,7 +26,12 @@ from podkit.errors import (
 # The engine reports these only as text, with a status that means anything: so the text is read, here and nowhere else.
 _START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
     (r"port is already allocated|address already in use", PortUnavailable, "choose another port, or stop its user"),
-    (r"network (\S+) not found", NetworkNotFound, "make it with 'docker network create {}'"),
+    (r"network \S+ not found", NetworkNotFound, "make it again"),
+    (
+        r"bind source path does not exist",
+        MountSourceNotFound,
+        "make it there, on the Docker host, or close the session and open it with other mounts",
+    ),
     (r"marked for removal", ContainerNotFound, "it is being removed"),
     (
         r"unable to find (?:user|group)",
@@ -40,6 +46,7 @@ _REST_OF_NAME = re.compile(r'(?s)\A(?:[^"\\]|\\.)*"')  # as Go quotes it
 _PROGRAM_MISSING = re.compile(r"executable file not found|no such file or directory")
 _NOT_RUNNING = re.compile(r"is not running|is paused|is restarting")
 SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
+NETWORK_MISSING = re.compile(r"network \S+ not found")
 
 
 @contextmanager
@@ -66,6 +73,11 @@ def image_missing(image: str, text: str) -> str:
         f"the image {image!r} is not on the engine and cannot be pulled ({text}): check its name, pull or build it by "
         "hand, or name another one (image=..., or PODKIT_DEFAULT_IMAGE where none is named)"
     )
+
+
+def network_missing(name: str) -> NetworkNotFound:
+    """Return the error of a network that is not there."""
+    return NetworkNotFound(f"the network {name!r} does not exist: make it with 'docker network create {name}'")
 
 
 def start_error(exc: Refused, id: str) -> PodkitError:

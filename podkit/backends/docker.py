@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from podkit.backends._docker_calls import CONFLICT, MISSING, create_container, exists
 from podkit.backends._docker_errors import (
+    NETWORK_MISSING,
     SOURCE_MISSING,
     engine_errors,
     exec_error,
     image_missing,
+    network_missing,
     not_started,
     start_error,
 )
@@ -49,7 +51,6 @@ from podkit.errors import (
     InvalidInput,
     MountSourceNotFound,
     NameTaken,
-    NetworkNotFound,
     PodkitError,
 )
 from podkit.utils._deadline import CLEAN_UP_SECONDS, ENGINE_CALL_SECONDS, NEVER, Deadline, call_deadline, wait_until
@@ -364,7 +365,13 @@ class DockerBackend:
 def _start(api: Requests, id: str) -> bool:
     """Start a container; whether it did not run already."""
     try:
-        api.ask("POST", "containers", id, "start")
+        try:
+            api.ask("POST", "containers", id, "start")
+        except Refused as exc:
+            if not NETWORK_MISSING.search(str(exc)):
+                raise
+            _join_anew(api, id)
+            api.ask("POST", "containers", id, "start")
     except Refused as exc:
         if exc.status == NOT_MODIFIED:
             return False
@@ -372,6 +379,20 @@ def _start(api: Requests, id: str) -> bool:
             raise
         raise start_error(exc, id) from exc
     return True
+
+
+def _join_anew(api: Requests, id: str) -> None:
+    """Put a container into the networks of the names that its own had: the engine goes by their ids, which change.
+
+    Raises:
+        NetworkNotFound: there is none of that name any more.
+    """
+    for name in api.ask("GET", "containers", id, "json")["NetworkSettings"]["Networks"]:
+        if not exists(api, "networks", name):  # first: once it has left one, nothing tells its name
+            raise network_missing(name)
+        with suppress(Refused):  # it is in none of this id
+            api.ask("POST", "networks", name, "disconnect", body={"Container": id, "Force": True})
+        api.ask("POST", "networks", name, "connect", body={"Container": id})
 
 
 def _kill(api: Requests, id: str) -> None:
@@ -410,9 +431,7 @@ def _creation_error(api: Requests, exc: Refused, spec: WorkloadSpec) -> PodkitEr
     if exc.status == MISSING:
         for network in spec.networks:
             if not exists(api, "networks", network):
-                return NetworkNotFound(
-                    f"the network {network!r} does not exist: make it with 'docker network create {network}'"
-                )
+                return network_missing(network)
         if not exists(api, "images", spec.image, "json"):
             return ImageNotFound(image_missing(spec.image, text))
     if exc.status == _BAD:

@@ -29,8 +29,9 @@ from podkit.core._lifecycle import ContainerRecord
 from podkit.core._mounts import mount_spec, mount_to_dict
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
 from podkit.core._request import Request
-from podkit.core._restarts import Restarts
+from podkit.core._restarts import RESTART_SECONDS, Restarts
 from podkit.core._spec import workload_spec
+from podkit.core._workspace import WorkspaceWatch
 from podkit.core.command import Command
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.isolation import Isolation
@@ -99,6 +100,7 @@ class BaseContainerManager(ABC):
             self.workspace_base_host = Path(host)
         self.event_handler = event_handler or PodkitEventHandler()
         self.restarts = Restarts(backend)
+        self._workspaces = WorkspaceWatch()
         self._runner: Runner = AgentExec(backend, self.restarts)
         self._places_agent = True
         self._records: dict[str, ContainerRecord] = {}
@@ -264,6 +266,8 @@ class BaseContainerManager(ABC):
             never_started = None if attachable is None else self._records.get(container_id)
         start = self._runner.start if attachable else self.backend.start_workload
         if never_started is None:
+            if not self.has_workspace(container_id):
+                self._make_workspace(container_id)
             self._start(container_id, config, start, deadline)
             return
         identity = Identity.of(self.container_prefix, never_started.user_id, never_started.session_id)
@@ -305,7 +309,44 @@ class BaseContainerManager(ABC):
         self, container_id: str, config: ContainerConfig, start: Callable[..., object], deadline: Deadline | None
     ) -> None:
         start(container_id, deadline=deadline)
+        self._watch_workspace(container_id)
         _lifecycle.wait_until_up(self.backend, container_id, config, deadline=deadline)
+
+    # --- a workspace that was removed behind podkit's back ------------------------------------------------
+
+    def has_workspace(self, container_id: str) -> bool:
+        """Whether the workspace on the host is the directory that the container has mounted; no engine call."""
+        return self._workspaces.is_mounted(container_id)
+
+    def remount_workspace(self, container_id: str, *, deadline: Deadline | None = None) -> None:
+        """Make a missing workspace anew, and restart its running container, which mounts it then.
+
+        Raises:
+            MountSourceNotFound: `get_mounts` has not made it.
+            ContainerNotFound: the container is gone.
+        """
+        _logger.warning("the workspace of container %s was removed: it is made anew, empty", container_id[:12])
+        self._make_workspace(container_id)
+        info = self.restarts.look(container_id, deadline=deadline)
+        self.restarts.restart(info, deadline=deadline or Deadline.after(RESTART_SECONDS))
+        self._watch_workspace(container_id)
+
+    def _make_workspace(self, container_id: str) -> None:
+        with self._lock:
+            record = self._records[container_id]
+        self._checked_mounts(Identity.of(self.container_prefix, record.user_id, record.session_id), record.config)
+
+    def _watch_workspace(self, container_id: str) -> None:
+        """Remember which directory the container has mounted, where that is one that this process sees."""
+        with self._lock:
+            record = self._records.get(container_id)
+        directory = self.get_data_dir(record.user_id, record.session_id) if record else None
+        if record and directory:
+            source = self._engine_path(str(directory))
+            if any((mount["Target"], mount.get("Source")) == (DEFAULT_WORKING_DIR, source) for mount in record.mounts):
+                self._workspaces.note(container_id, directory)
+
+    # --- finding and removing --------------------------------------------------------------------------------
 
     def find_container(
         self,
@@ -359,6 +400,7 @@ class BaseContainerManager(ABC):
             self._never_started.pop(container_id, None)
         self._runner.forget(container_id)
         self.restarts.forget(container_id)
+        self._workspaces.forget(container_id)
         if record:
             _logger.info("removed container %s", record.name)
             notify(self.event_handler.on_container_removed, container_id, record.name)
@@ -597,6 +639,7 @@ class BaseContainerManager(ABC):
             self._records[record.id] = record
             if info.started_at is None:
                 self._never_started[record.id] = False  # whoever made it attaches
+        self._watch_workspace(record.id)
         return record
 
 

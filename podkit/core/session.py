@@ -242,6 +242,8 @@ class BaseSessionManager:
                 self.container_manager.start_container(record.id, record.config, deadline=deadline)
             except ContainerNotFound:  # another process removes it at the same time
                 remedy = Remedy.RECREATE
+        if remedy is Remedy.NONE and not self.container_manager.has_workspace(record.id):
+            self.container_manager.remount_workspace(record.id, deadline=deadline)
         if remedy is Remedy.RECREATE:
             record = self._recreate(entry, session, record, deadline)
         session.status = ContainerStatus.RUNNING
@@ -284,7 +286,8 @@ class BaseSessionManager:
         """Return the container's id, bringing it up first if it is marked ERROR or `lost`."""
         session = self._active(entry)
         container_id = session.container_id
-        if container_id is not None and session.status is not ContainerStatus.ERROR and not lost:
+        usable = container_id is not None and session.status is not ContainerStatus.ERROR and not lost
+        if container_id is not None and usable and self.container_manager.has_workspace(container_id):
             return container_id
         with held(entry.lock, deadline, BUSY):
             self._active(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from podkit.backends.docker import DockerBackend
 from podkit.core.manager import BaseContainerManager, SimpleContainerManager
 from podkit.core.models import ContainerConfig, Mount
 from podkit.core.session import BaseSessionManager
-from podkit.errors import FileError, InvalidInput, PathEscape
+from podkit.errors import FileError, InvalidInput, MountSourceNotFound, PathEscape
 from podkit.utils.paths import get_workspace_path, write_to_mounted_path
 from tests.integration.conftest import OpenSession, long_config
-from tests.support.engine import Engine
+from tests.support.engine import Engine, container_of
 from tests.support.run import IN_RUNNER
 
 pytestmark = pytest.mark.integration
@@ -218,6 +219,61 @@ def test_a_workspace_in_a_volume_is_its_users_to_use(
     session.write_file("given", "given")
 
     assert session.execute_command("cat given && echo own > own && cat own").stdout == "givenown\n"
+
+
+# --- a workspace that is removed ----------------------------------------------------------------------
+
+
+def data_dir(session: SessionProxy) -> Path:
+    directory = session.get_info().data_dir
+    assert directory is not None
+    return directory
+
+
+@pytest.mark.parametrize("state", ["running", "stopped"])
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "made by somebody else"])
+def test_a_workspace_that_was_removed_is_made_anew_and_mounted(
+    open_session: OpenSession, engine: Engine, state: str, again: bool
+) -> None:
+    session = open_session()
+    id = container_of(session)
+    session.execute_command("echo kept > /tmp/file; echo lost > file").check()
+    if state == "stopped":
+        engine.client.api.stop(id, timeout=1)
+    shutil.rmtree(data_dir(session))
+    if again:
+        data_dir(session).mkdir()
+
+    assert session.execute_command("pwd; ls; touch from-inside; cat /tmp/file").stdout == "/workspace\nkept\n"
+    session.write_file("from-outside", "")
+    assert container_of(session) == id
+    assert session.execute_command("ls").stdout == "from-inside\nfrom-outside\n"
+    assert sorted(path.name for path in data_dir(session).iterdir()) == ["from-inside", "from-outside"]
+
+
+def test_a_file_is_never_written_where_the_container_does_not_see_it(open_session: OpenSession) -> None:
+    session = open_session()
+    shutil.rmtree(data_dir(session))
+
+    session.write_file("file", "seen")
+
+    assert session.execute_command("cat file").stdout == "seen"
+
+
+def test_a_mount_source_that_is_gone_is_named_each_time_until_it_is_back(
+    open_session: OpenSession, engine: Engine, workspace: Path, workspace_host: Path
+) -> None:
+    directory, source = workspace / "data", workspace_host / "data"
+    directory.mkdir()
+    session = open_session(long_config(volumes=[Mount(source=source, target="/data")]))
+    engine.client.api.stop(container_of(session), timeout=1)
+    directory.rmdir()
+
+    for _ in range(2):
+        with pytest.raises(MountSourceNotFound, match=str(source)):
+            session.execute_command("true")
+    directory.mkdir()
+    assert session.execute_command("ls -d /data").stdout == "/data\n"
 
 
 # --- a project's own mounts --------------------------------------------------------------------------

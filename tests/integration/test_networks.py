@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from podkit import PortPool, SessionProxy
-from podkit.errors import PortUnavailable
+from podkit.errors import NetworkNotFound, PortUnavailable
 from podkit.utils.network import get_parent_container_networks
 from tests.integration.conftest import OpenSession, long_config
-from tests.support.engine import FETCH, Engine
+from tests.support.engine import FETCH, Engine, container_of
 from tests.support.run import IN_RUNNER
 from tests.support.waiting import eventually
 
@@ -77,6 +77,41 @@ def test_a_session_reaches_a_service_on_each_of_its_networks(open_session: OpenS
     for server in (first, second):
         url = f"http://{server.get_info().container_name}:8000/"
         assert fetch_inside(both, url) == server.session_id
+
+
+def made_anew(engine: Engine, network: str) -> None:
+    """Remove a network, and make another one of its name."""
+    engine.client.networks.get(network).remove()
+    engine.network(network)
+
+
+def test_a_session_comes_back_in_a_network_that_was_made_anew_under_its_name(
+    open_session: OpenSession, engine: Engine
+) -> None:
+    names = [engine.network(), engine.network()]
+    session = open_session(long_config(networks=names))
+    id = container_of(session)
+    session.execute_command("echo kept > /tmp/file").check()
+    engine.client.api.stop(id, timeout=1)
+    made_anew(engine, names[0])
+
+    assert session.execute_command("cat /tmp/file").stdout == "kept\n"
+    assert container_of(session) == id
+    assert networks_of(engine, session).keys() == set(names)
+
+
+def test_a_network_that_is_gone_is_named_each_time_until_it_is_back(open_session: OpenSession, engine: Engine) -> None:
+    network = engine.network()
+    session = open_session(long_config(networks=[network]))
+    engine.client.api.stop(container_of(session), timeout=1)
+    engine.client.networks.get(network).remove()
+
+    for _ in range(2):
+        with pytest.raises(NetworkNotFound, match=f"docker network create {network}"):
+            session.execute_command("true")
+    engine.network(network)
+    assert session.execute_command("echo back").stdout == "back\n"
+    assert networks_of(engine, session).keys() == {network}
 
 
 def test_closing_a_session_leaves_the_network_as_it_was(open_session: OpenSession, engine: Engine) -> None:

@@ -156,9 +156,9 @@ class Engine:
             made.start()
         return made
 
-    def network(self) -> str:
+    def network(self, name: str | None = None) -> str:
         """A network of the user's own; its name."""
-        made = self.client.networks.create(self.new_name("network"), driver="bridge", labels=self._labels)
+        made = self.client.networks.create(name or self.new_name("network"), driver="bridge", labels=self._labels)
         self._made.append(made)
         return str(made.name)
 

@@ -173,7 +173,6 @@ def test_a_second_network_that_is_missing_leaves_no_container(server: EngineServ
     [
         ("Bind for 127.0.0.1:80 failed: port is already allocated", PortUnavailable),
         ("listen tcp4 127.0.0.1:80: bind: address already in use", PortUnavailable),
-        ("network deadbeef not found", NetworkNotFound),
         ('exec: "docker-init": executable file not found in $PATH', EngineError),
         ('exec: "nope": executable file not found in $PATH', ContainerFailedToStart),
     ],

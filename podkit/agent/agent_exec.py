@@ -11,7 +11,7 @@ from podkit.agent.commands import CommandRequest, Outcome
 from podkit.agent.engine_exec import SAME_RUN_SECONDS, EngineExec
 from podkit.agent.execution import Execution, Place, Silence
 from podkit.agent.links import Link, Links
-from podkit.agent.runner import GRACE_SECONDS, Restarts, latest, needs_agent
+from podkit.agent.runner import GRACE_SECONDS, Restarts, ended, latest, needs_agent
 from podkit.backends.base import Backend, Deadline, NotStarted, WorkloadInfo
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
@@ -90,7 +90,7 @@ class AgentExec:
         self._links.forget(container_id)
 
     def close(self) -> None:
-        """Close the channels, and with them the commands that run through them; the next command opens another."""
+        """See `Runner.close`."""
         self._links.close()
 
 
@@ -122,8 +122,7 @@ class _Recovery:
         except PodkitError as exc:
             raise CommandInterrupted(f"the command was interrupted and is not sent again: {exc}") from exc
         if now.status is not ContainerStatus.RUNNING:
-            why = "reached the end of its lifetime" if now.exit_code == 0 else f"became {now.status}"
-            raise _interrupted(f"container {now.name} {why}") from cause
+            raise _interrupted(f"container {now.name} {ended(now)}") from cause
         if now.started_at != before.started_at:
             raise _interrupted(f"container {now.name} was restarted under it") from cause
         if not was_killed:  # the connection was cut: the agent notices, and kills what it has started

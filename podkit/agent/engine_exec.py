@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from podkit.agent.commands import CommandRequest, Outcome, OutputBuffer
 from podkit.agent.execution import Execution
-from podkit.agent.runner import GRACE_SECONDS, Restarts, latest, needs_agent, running
+from podkit.agent.runner import GRACE_SECONDS, Restarts, ended, latest, needs_agent, running
 from podkit.backends.base import Backend, Chunk, Deadline, ExecSpec, ExecStream, NotStarted, Stream, WorkloadInfo
 from podkit.core.models import ContainerStatus
 from podkit.errors import (
@@ -264,7 +264,7 @@ class _Run:
         def restarted() -> bool:
             now = self._restarts.look(before.id, deadline=self.limit)
             if now.status is not ContainerStatus.RUNNING:
-                why = "reached the end of its lifetime" if now.exit_code == 0 else f"is {now.status}"
+                why = ended(now)
                 raise ContainerNotRunning(f"container {now.name} {why} while the command ran")
             return now.started_at != before.started_at
 

@@ -200,6 +200,7 @@ class Execution:
             return call.input_credit > 0 or call.input_refused or call.over
 
         while pending:
+            self._channel.is_quiet()  # hears what is there already: perhaps that the command reads no more
             self._guard(lambda: self._wait(ready, self._deadline) or _raise(EngineTimeout(_LATE)))
             if call.input_refused or call.over or self.ended:
                 raise BrokenPipeError(errno.EPIPE, self._why_no_input())
@@ -231,11 +232,13 @@ class Execution:
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command's process group; nothing happens where it has ended."""
+        self._refuse_to_child()
         if not self._call.over and not self.ended:
             self._guard(lambda: self._channel.send_signal(self._call, number, self._send_deadline()))
 
     def kill(self) -> None:
         """Kill the command with everything that it has started, and wait until nothing of that runs."""
+        self._refuse_to_child()
         if self.ended:
             return
         if not self._call.over:
@@ -253,6 +256,11 @@ class Execution:
             with self._taking:
                 while self.take() is not None:
                     pass
+
+    def _refuse_to_child(self) -> None:
+        """Say each time that a forked child cannot end its parent's command: it goes on."""
+        if self.error and isinstance(self.error.__cause__, ParentsChannel):
+            raise self.error
 
     def _wait(self, ready: Callable[[], object], deadline: Deadline) -> bool:
         """Wait as `Channel.wait` does, and see now and then that there is still an agent to wait for."""

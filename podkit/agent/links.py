@@ -48,7 +48,7 @@ class Link(NamedTuple):
 
 
 _ROOT = "0"
-_KILLED = 137
+_SIGNALLED = 128
 
 
 class _Ended(Exception):
@@ -128,11 +128,11 @@ class Links:
                 channel.close()
 
     def close(self) -> None:
-        """Close all channels; the next command opens another."""
+        """Close the channels that no command uses; the next command opens another."""
         with self._lock:
-            slots = list(self._slots.values())
-        for slot in slots:
-            _close(slot)
+            ids = list(self._slots)
+        for container_id in ids:
+            self.close_idle(container_id)
 
     def forget(self, container_id: str) -> None:
         """Close the channels of a container that was removed."""
@@ -216,7 +216,7 @@ class Links:
         try:
             return Link(self._begin(info, whose, deadline), info, user)
         except NotStarted as reason:
-            if reason.exit_code is None:
+            if reason.exit_code is None or slot.has_answered:
                 raise ContainerNotRunning(f"container {info.name} is just ending: {reason}") from reason
             slot.why_not = f"the agent cannot be run: {reason}"
         except _Ended as end:
@@ -271,7 +271,8 @@ class Links:
                 f"the command cannot run as user {whose!r}: there is no such user or group in the container; name "
                 "another user, or a number"
             ) from end
-        if end.exit_code == _KILLED:
+        if end.exit_code is not None and end.exit_code > _SIGNALLED:
+            # by something inside: to do without the agent for good would be what that wants
             raise ContainerNotRunning(f"the agent in container {info.name} was killed before it answered") from end
         if (end.exit_code is None and not end.has_greeted) or slot.has_answered:  # the next command finds out
             raise ContainerNotRunning(f"the agent in container {info.name} gave no answer: {end}") from end

@@ -44,6 +44,15 @@ def running(backend: Backend, container_id: str, deadline: Deadline) -> Workload
     return info
 
 
+def ended(info: WorkloadInfo) -> str:
+    """Describe the end of a container under a command."""
+    if info.status is ContainerStatus.DEAD:
+        return "was removed"
+    if info.exit_code is None:
+        return f"is {info.status}"
+    return f"has ended (exit code {info.exit_code})"
+
+
 class Restarts(Protocol):
     """Looks at containers and restarts them; implemented by `podkit.core._restarts`."""
 

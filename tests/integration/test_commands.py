@@ -144,6 +144,20 @@ def test_a_write_to_a_command_that_is_over_its_time_says_so(either: SessionProxy
             command.stdin.write("more")
 
 
+@pytest.mark.parametrize("command", [["head", "-n", "1"], "exec 0<&-; sleep 60", ["true"]], ids=str)
+def test_who_only_writes_learns_that_a_command_reads_no_more(either: SessionProxy, command: str | list[str]) -> None:
+    with either.popen(command) as running:
+
+        def is_refused() -> bool:
+            try:
+                running.stdin.write("line\n")
+            except BrokenPipeError:
+                return True
+            return False
+
+        assert eventually(is_refused, seconds=10)
+
+
 def test_input_that_a_command_does_not_read_delays_nothing(either: SessionProxy) -> None:
     with within(10):
         result = either.execute_command("head -c 5", input=b"12345" + bytes(30 << 20), timeout=60)

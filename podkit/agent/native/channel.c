@@ -54,6 +54,7 @@ struct command {
 static struct command *commands;
 static size_t running;
 static int events, outputs, nothing, kills_fd = -1, outputs_open = 1;
+static int undrained; /* a command has ended, and what it left in its pipes was not sent for want of room */
 static int64_t lifetime, idle_since;
 static int tells_first_process;
 
@@ -233,8 +234,12 @@ static _Noreturn void fail_for_ever(uint32_t id, int error)
 
 static void finish_if_drained(struct command *command)
 {
-    if (!command->finished || command->dead || command->left_out || command->left_err)
+    if (!command->finished || command->dead)
         return;
+    if (command->left_out || command->left_err) {
+        undrained = 1;
+        return;
+    }
     send_frame(EXIT, command->id, &command->end, sizeof command->end);
     bury(command);
 }
@@ -736,6 +741,19 @@ static void hear_signals(void)
             kill(pid, SIGCONT); /* one that somebody has stopped could not end its command */
 }
 
+/* What a command left in its pipes at its end, where there was no room for it: if something else has read it meanwhile, no
+ * event tells. */
+static void pump_finished(void)
+{
+    undrained = 0;
+    for (struct command *command = commands; command; command = command->next)
+        if (command->finished && !command->dead) {
+            pump(command, &command->out);
+            pump(command, &command->err);
+            finish_if_drained(command);
+        }
+}
+
 static void pump_all(void)
 {
     struct epoll_event ready[64];
@@ -779,6 +797,10 @@ int channel_main(const char *text, int tells_first, const char *user)
         if (has_room() != outputs_open) {
             outputs_open = has_room();
             watch(events, &output_set, outputs_open ? EPOLLIN : 0);
+        }
+        if (undrained && has_room()) {
+            pump_finished();
+            flush();
         }
         struct epoll_event ready[64];
         int count = epoll_wait(events, ready, 64, next_timeout());

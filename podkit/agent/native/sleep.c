@@ -2,8 +2,9 @@
  *
  * A channel that is open keeps the lifetime itself, because only it can decide in one step between the end and a
  * command that comes just now. So a channel tells this process that it is there (LIFE_HELD), and goes with LIFE_OVER
- * once a lifetime has passed without a command. A channel that is simply gone begins a new lifetime. One that may not
- * send signals to this process, such as root's without a capability, is found at the end of the lifetime.
+ * once a lifetime has passed without a command. Anybody inside may say so in its name: it counts once the channel has
+ * gone. A channel that is simply gone begins a new lifetime. One that may not send signals to this process, such as
+ * root's without a capability, is found at the end of the lifetime.
  *
  * Where it has a pipe to read, one channel is its child, behind its own standard streams. And as nothing inside can stop
  * this process, it ends what supervisors leave that somebody kills or keeps from their work, once their channel has gone.
@@ -28,17 +29,19 @@
 #define LOST_LOOK_MS 200 /* and what channels that have gone left behind */
 #define GRACE_MS 3000 /* more than a supervisor needs to end its command */
 #define STOPS_MAX 3
+#define LEAVE_MS 1000 /* a channel that says that it goes has gone by then */
+#define LEAVING_LOOK_MS 10
 #define LATEST_MS 1000 /* after the end of the lifetime, whatever signals come */
 
 static struct holder {
     pid_t pid, session;
     int stops; /* how often it was found stopped */
+    int64_t leaving; /* since when it is said to go; 0: it is not */
 } holders[HOLDERS];
 static size_t holder_count;
 static pid_t lost[HOLDERS]; /* the sessions of channels that have gone, where supervisors may be left */
 static size_t lost_count;
 static int64_t lost_end; /* until when these have to be gone too */
-static pid_t leaving; /* the channel that said last that it goes */
 static pid_t own_channel; /* the one behind this process's own standard streams */
 
 /* Whether this is a channel at work. One that somebody has stopped holds nothing, because it could not notice that its
@@ -64,7 +67,7 @@ static void adopt_channels(void)
     pid_t found[HOLDERS];
     size_t count = find_named(CHANNEL_NAME, found, HOLDERS);
     for (size_t i = 0; i < count; i++)
-        if (found[i] != leaving && is_at_work(found[i]))
+        if (is_at_work(found[i]))
             hold(found[i]);
 }
 
@@ -90,6 +93,8 @@ static int holders_vanished(void)
     int vanished = 0;
     for (size_t i = holder_count; i-- > 0;) {
         struct process process;
+        if (holders[i].leaving)
+            continue;
         int is_there = read_process(holders[i].pid, &process) == 0 && is_channel(&process);
         if (is_there && process.state == 'T' && ++holders[i].stops < STOPS_MAX) {
             kill(holders[i].pid, SIGCONT);
@@ -127,6 +132,26 @@ static void end_the_lost(void)
     lost_count = 0;
 }
 
+/* Let go of the channels that have said that their time is over, and have gone; whether one is still awaited. */
+static int see_off(void)
+{
+    int awaited = 0;
+    for (size_t i = holder_count; i-- > 0;) {
+        struct process process;
+        if (!holders[i].leaving)
+            continue;
+        if (read_process(holders[i].pid, &process) != 0 || !is_channel(&process) || strchr("ZX", process.state)) {
+            lose(holders[i].session);
+            drop_holder(i);
+        } else if (now_ms() - holders[i].leaving > LEAVE_MS) {
+            holders[i].leaving = 0; /* somebody else has said it */
+        } else {
+            awaited = 1;
+        }
+    }
+    return awaited;
+}
+
 /* Whether the lifetime begins anew. */
 static int take_note(const siginfo_t *info)
 {
@@ -134,11 +159,8 @@ static int take_note(const siginfo_t *info)
     size_t i = 0;
     while (i < holder_count && holders[i].pid != pid)
         i++;
-    if (info->si_code == SI_QUEUE && info->si_value.sival_int == LIFE_OVER && i < holder_count) {
-        leaving = pid;             /* it may have gone by now */
-        lose(holders[i].session); /* and anybody may have said this in its name */
-        drop_holder(i);
-    }
+    if (info->si_code == SI_QUEUE && info->si_value.sival_int == LIFE_OVER && i < holder_count && !holders[i].leaving)
+        holders[i].leaving = now_ms();
     if (info->si_code != SI_QUEUE || info->si_value.sival_int != LIFE_HELD || i < holder_count || !is_at_work(pid))
         return 0;
     hold(pid);
@@ -206,6 +228,12 @@ static void reap(void)
         kill(-1, SIGKILL);
 }
 
+/* Whether a signal comes from outside of the container: then its sender has no number here. */
+static int is_from_outside(const siginfo_t *info)
+{
+    return getpid() != 1 || info->si_code == SI_KERNEL || (info->si_code == SI_USER && info->si_pid == 0);
+}
+
 int sleep_main(const char *text)
 {
     int64_t lifetime = parse_lifetime(text);
@@ -221,7 +249,12 @@ int sleep_main(const char *text)
     open_own_channel(text);
     int64_t end = now_ms() + lifetime, looked = now_ms();
     for (;;) {
-        int64_t wait = lost_count ? LOST_LOOK_MS : holder_count ? LOOK_MS : lifetime ? end - now_ms() : 3600000;
+        int awaited = see_off();
+        int64_t wait = awaited        ? LEAVING_LOOK_MS
+                       : lost_count   ? LOST_LOOK_MS
+                       : holder_count ? LOOK_MS
+                       : lifetime     ? end - now_ms()
+                                      : 3600000;
         if (wait < 0)
             wait = 0;
         struct timespec timeout = {.tv_sec = wait / 1000, .tv_nsec = wait % 1000 * 1000000};
@@ -229,7 +262,7 @@ int sleep_main(const char *text)
         int number = sigtimedwait(&wanted, &info, &timeout), none = number < 0 && errno == EAGAIN;
         if (number < 0 && errno != EAGAIN && errno != EINTR)
             poll(NULL, 0, LATEST_MS); /* a filter of system calls forbids it: then signals are not heard */
-        if (number == SIGTERM || number == SIGINT || number == SIGQUIT || number == SIGHUP)
+        if ((number == SIGTERM || number == SIGINT || number == SIGQUIT || number == SIGHUP) && is_from_outside(&info))
             return 128 + number;
         if (number == SIGCHLD)
             reap();

@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -422,3 +423,29 @@ def test_the_first_process_ends_with_its_lifetime_and_by_sigterm() -> None:
     assert eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")  # it waits for signals
     process.terminate()
     assert process.wait(60) == 143
+
+
+DRAIN = """
+import os, sys, time
+open(sys.argv[1], "w").write(str(os.getpid()))
+time.sleep(1)
+os.read(0, 1 << 20)
+time.sleep(600)
+"""
+
+
+def test_what_something_else_has_read_of_a_commands_last_words_does_not_hold_up_its_end(
+    channel: Channel, tmp_path: Path
+) -> None:
+    """The channel had no room for them, and so did not see them go; the reader holds the pipe open."""
+    (tmp_path / "drain.py").write_text(DRAIN)
+    drain = f"{sys.executable} {tmp_path}/drain.py {tmp_path}/pid"
+    call = shell(channel, f"sleep 0.5; head -c 60000 /dev/zero; (exec </proc/self/fd/1; exec {drain}) & exit 5")
+    floods = [shell(channel, "cat /dev/zero & cat /dev/zero >&2", timeout=60) for _ in range(8)]
+    time.sleep(2.5)  # what is on its way fills all pipes: nothing can be waited for there
+    try:
+        assert finish(channel, call)[0] == 5
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        for flood in floods:
+            channel.kill(flood, soon())

@@ -159,7 +159,9 @@ class SessionProxy:
         """
         session = self._sessions.get_session(self.user_id, self.session_id)
         if session is None:
-            raise SessionNotFound(f"session {self.session_id!r} of user {self.user_id!r} was closed")
+            raise SessionNotFound(
+                f"session {self.session_id!r} of user {self.user_id!r} was closed: open it with get_docker_session"
+            )
         return session
 
     @property
@@ -221,7 +223,8 @@ def _absolute(path: str) -> str:
 def reset_lifecycle_cache() -> None:
     """Close and forget the container managers that this process keeps, and the connections of their engines.
 
-    No container is removed: the next call finds them all. Sessions that are still held can be used on.
+    No container is removed: the next call finds them all. Running commands go on, and sessions that are still held can
+    be used on.
     """
     with _lock:
         managers = list(_managers.values())

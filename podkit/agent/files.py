@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from podkit.agent.commands import CommandRequest, Outcome
 from podkit.agent.runner import Runner
+from podkit.core._checks import cut
 from podkit.errors import FileError, FileMissing, FileTooLarge, NotAFile, PathEscape, PodkitError
 
 FILE_SECONDS = 300.0
@@ -115,6 +116,6 @@ def _fail(doing: str, path: PurePosixPath, outcome: Outcome, limit_bytes: int) -
         code = TOO_LARGE
     if outcome.timed_out:
         raise FileError(f"cannot {doing} '{path}': it took longer than {FILE_SECONDS:g} s")
-    said = outcome.stderr.text.strip() or f"the script ended with exit code {code}"
+    said = cut(outcome.stderr.text.strip()) or f"the script ended with exit code {code}"
     error, why = errors.get(code, (FileError, said))
     raise error(f"cannot {doing} '{path}' in the container: {why}")

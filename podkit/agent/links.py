@@ -49,6 +49,7 @@ class Link(NamedTuple):
 
 _ROOT = "0"
 _SIGNALLED = 128
+_BAD_CALL = _SIGNALLED + 31  # SIGSYS: what a seccomp profile kills with
 
 
 class _Ended(Exception):
@@ -271,7 +272,7 @@ class Links:
                 f"the command cannot run as user {whose!r}: there is no such user or group in the container; name "
                 "another user, or a number"
             ) from end
-        if end.exit_code is not None and end.exit_code > _SIGNALLED:
+        if end.exit_code is not None and end.exit_code > _SIGNALLED and end.exit_code != _BAD_CALL:
             # by something inside: to do without the agent for good would be what that wants
             raise ContainerNotRunning(f"the agent in container {info.name} was killed before it answered") from end
         if (end.exit_code is None and not end.has_greeted) or slot.has_answered:  # the next command finds out

@@ -50,7 +50,7 @@ def ended(info: WorkloadInfo) -> str:
         return "was removed"
     if info.exit_code is None:
         return f"is {info.status}"
-    return f"has ended (exit code {info.exit_code})"
+    return f"has ended (exit code {info.exit_code}{', as at the end of its lifetime' if info.exit_code == 0 else ''})"
 
 
 class Restarts(Protocol):

@@ -76,6 +76,8 @@ class DockerBackend:
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
+        if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
+            raise InvalidInput(f"logger={logger!r}: pass a logging.Logger; DOCKER_HOST says where the engine listens")
         self._logger = logger or logging.getLogger(__name__)
         self._lock = threading.Lock()  # guards the four below
         self._client: docker.DockerClient | None = None
@@ -244,17 +246,15 @@ class DockerBackend:
         """See `Backend.restart_workload`."""
         with engine_errors(f"restarting container {id[:12]}"):
             api = self._until(deadline)
-            _kill(api, id)
-
-            def started() -> bool:
-                with suppress(EngineUnavailable):  # such as a connection that was cut: starting twice does no harm
-                    _start(api, id)
-                    return True
-                return False
-
-            # left as it is now, it would be taken for broken and made anew
-            if not wait_until(started, deadline=api.deadline):
-                _start(api, id)
+            try:
+                # by the engine itself: who is killed in the middle leaves no container behind that looks broken
+                api.ask("POST", "containers", id, "restart", query={"t": 0})
+            except EngineUnavailable:  # such as a connection that was cut: starting what runs does no harm
+                wait_until(lambda: _started(api, id), deadline=api.deadline)
+            except Refused as exc:
+                if exc.status == MISSING:
+                    raise
+                raise start_error(exc, id) from exc
 
     def remove_workload(self, id: str, *, force: bool = True, deadline: Deadline | None = None) -> bool:
         """See `Backend.remove_workload`."""
@@ -370,7 +370,7 @@ def _start(api: Requests, id: str) -> bool:
         except Refused as exc:
             if not NETWORK_MISSING.search(str(exc)):
                 raise
-            _join_anew(api, id)
+            _join_anew(api, id, exc)
             api.ask("POST", "containers", id, "start")
     except Refused as exc:
         if exc.status == NOT_MODIFIED:
@@ -381,7 +381,15 @@ def _start(api: Requests, id: str) -> bool:
     return True
 
 
-def _join_anew(api: Requests, id: str) -> None:
+def _started(api: Requests, id: str) -> bool:
+    try:
+        _start(api, id)
+    except EngineUnavailable:
+        return False
+    return True
+
+
+def _join_anew(api: Requests, id: str, cause: Refused) -> None:
     """Put a container into the networks of the names that its own had: the engine goes by their ids, which change.
 
     Raises:
@@ -389,7 +397,7 @@ def _join_anew(api: Requests, id: str) -> None:
     """
     for name in api.ask("GET", "containers", id, "json")["NetworkSettings"]["Networks"]:
         if not exists(api, "networks", name):  # first: once it has left one, nothing tells its name
-            raise network_missing(name)
+            raise network_missing(name) from cause
         with suppress(Refused):  # it is in none of this id
             api.ask("POST", "networks", name, "disconnect", body={"Container": id, "Force": True})
         api.ask("POST", "networks", name, "connect", body={"Container": id})

@@ -15,6 +15,8 @@ PATH_MAX_BYTES = 4096
 PREFIX_MAX_LENGTH = 40
 _STRING_MAX_BYTES = (128 << 10) - 1  # what Linux takes for one argument or variable (MAX_ARG_STRLEN), less its end
 
+_MESSAGE_LONGEST = 2000  # characters of what comes from inside
+
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]i?b?)?", re.IGNORECASE)
 _MEMORY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -26,6 +28,11 @@ def shown(value: object) -> str:
     """Give `repr(value)` for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+
+
+def cut(text: str) -> str:
+    """Return the end of a text from inside, bounded for a message."""
+    return text if len(text) <= _MESSAGE_LONGEST else f"… {text[-_MESSAGE_LONGEST:]}"
 
 
 def check_text(value: object, what: str) -> str:
@@ -161,16 +168,24 @@ def check_timeout(value: float | None, what: str = "timeout") -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(f"{what} is {shown(value)}: pass seconds as a number, or None for no limit")
-    if not math.isfinite(value) or value <= 0:
+    seconds = _seconds(value)
+    if not math.isfinite(seconds) or seconds <= 0:
         raise InvalidInput(f"{what}={shown(value)}: pass seconds above 0, or None for no limit")
-    return float(value)
+    return seconds
+
+
+def _seconds(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond all floats
+        return math.inf if value > 0 else -math.inf
 
 
 def check_age(value: object, what: str) -> float:
     """Accept seconds of at least 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # which NaN is not
         raise InvalidInput(f"{what}={shown(value)}: pass seconds, at least 0")
-    return value
+    return _seconds(value)
 
 
 def memory_bytes(value: str | int) -> int:

@@ -221,6 +221,6 @@ def mounts_from_label(text: str) -> list[dict[str, Any]]:
         mounts = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise InvalidInput(f"the label {MOUNTS} cannot be read: {exc}") from exc
-    if not isinstance(mounts, list) or not all(isinstance(mount, dict) for mount in mounts):
+    if not isinstance(mounts, list) or not all(isinstance(mount, dict) and "Target" in mount for mount in mounts):
         raise InvalidInput(f"the label {MOUNTS} holds no list of mounts")
     return mounts

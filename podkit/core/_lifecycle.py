@@ -16,16 +16,19 @@ from typing import Any
 
 from podkit.backends.base import Backend, Deadline, WorkloadInfo, WorkloadSpec
 from podkit.core import _identity
+from podkit.core._checks import cut
 from podkit.core._request import Request
 from podkit.core.models import ContainerConfig, ContainerStatus, utc_now
 from podkit.errors import (
     ContainerFailedToStart,
     ContainerNotFound,
     EngineError,
-    EngineTimeout,
-    EngineUnavailable,
+    ImageNotFound,
     InvalidInput,
+    MountSourceNotFound,
     NameTaken,
+    NetworkNotFound,
+    NotSupported,
     PodkitError,
     SessionConflict,
 )
@@ -128,7 +131,9 @@ def get_or_create(
             if patience.expired:
                 raise
             _wait_for_name(backend, identity, patience)
-        except (EngineTimeout, EngineUnavailable, KeyboardInterrupt, SystemExit):
+        except (InvalidInput, ImageNotFound, NetworkNotFound, MountSourceNotFound, NotSupported):
+            raise  # the engine has refused it
+        except BaseException:
             _remove_attempt(backend, spec.name, attempt)
             raise
 
@@ -254,7 +259,7 @@ def failed_to_start(
         log = backend.get_workload_logs(info.id, LOG_LINES, deadline=deadline)
     return ContainerFailedToStart(
         f"container {info.name} failed to start: its main process ended with exit code {info.exit_code}"
-        f"{' (out of memory)' if info.oom_killed else ''}; its last lines: {log.strip() or '(none)'}",
+        f"{' (out of memory)' if info.oom_killed else ''}; its last lines: {cut(log.strip()) or '(none)'}",
         exit_code=info.exit_code,
         log=log,
     )

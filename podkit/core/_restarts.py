@@ -71,7 +71,7 @@ class Restarts:
         """
 
         def settled(info: WorkloadInfo) -> bool:
-            return remedy_for(info) is not Remedy.RECREATE or info.oom_killed
+            return remedy_for(info) is not Remedy.RECREATE
 
         return self._look_until(settled, container_id, deadline, _SETTLE_SECONDS)
 

@@ -603,7 +603,10 @@ class BaseContainerManager(ABC):
 
     def _checked_mounts(self, identity: Identity, config: ContainerConfig) -> list[dict[str, Any]]:
         mounts, targets = [], set()
-        for mount in self.get_mounts(identity.user_id, identity.session_id, config):
+        made = self.get_mounts(identity.user_id, identity.session_id, config)
+        if not isinstance(made, list | tuple):
+            raise InvalidInput(f"get_mounts returned {shown(made)}: return a list of mount dicts, [] for none")
+        for mount in made:
             target = check_absolute_path(mount.get("Target"), "a mount's Target")
             if target == "/":
                 raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path, PurePath
@@ -29,6 +31,7 @@ from pydantic import field_validator as validates
 
 from podkit.core import _checks
 from podkit.errors import CommandFailed, InvalidInput
+from podkit.utils._fork import renew_after_fork
 
 DEFAULT_IMAGE = "python:3.11-alpine"
 DEFAULT_WORKING_DIR = "/workspace"
@@ -43,6 +46,20 @@ _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 def utc_now() -> datetime:
     """Give the present time, timezone-aware."""
     return datetime.now(UTC)
+
+
+class _Assigning:
+    """The lock of all assignments to models: threads may assign to one at once."""
+
+    def __init__(self) -> None:
+        self._after_fork()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.RLock()
+
+
+_assigning = _Assigning()
 
 
 class _Model(BaseModel):
@@ -60,12 +77,13 @@ class _Model(BaseModel):
             raise InvalidInput(_explain(type(self), exc)) from exc
 
     def __setattr__(self, name: str, value: Any) -> None:
-        before = dict(self.__dict__)
-        try:
-            super().__setattr__(name, value)
-        except ValidationError as exc:
-            self.__dict__.update(before)  # where two fields contradict each other, pydantic has assigned already
-            raise InvalidInput(_explain(type(self), exc)) from exc
+        with _assigning.lock:  # pydantic puts a new dict of all fields in place of the old one
+            before = dict(self.__dict__)
+            try:
+                super().__setattr__(name, value)
+            except ValidationError as exc:
+                self.__dict__.update(before)  # where two fields contradict each other, it has assigned already
+                raise InvalidInput(_explain(type(self), exc)) from exc
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
@@ -91,7 +109,7 @@ def _explain(model: type[BaseModel], exc: ValidationError) -> str:
         cause = error.get("ctx", {}).get("error")
         if error["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
-            lines.append(f"{field}={_checks.shown(error['input'])}: unknown field; there are {known}")
+            lines.append(f"{field}: unknown field; there are {known}")  # its value may be a secret
         elif isinstance(cause, InvalidInput):
             lines.append(str(cause))
         elif "environment" in error["loc"]:  # its values may be secrets
@@ -202,7 +220,8 @@ class ContainerConfig(_Model):
     Attributes:
         image: reference of the image; the default is read from `PODKIT_DEFAULT_IMAGE` when the object is made.
         entrypoint: `None`: podkit keeps the container alive with `sleep <container_lifetime_seconds>`, after which it
-            stops by itself; `[]`: with `sleep infinity`; anything else is run as given, without a lifetime.
+            stops by itself; `[]`: with `sleep infinity`; anything else is run as given, without a lifetime. It has to
+            end on SIGTERM: one that `docker stop` has to kill counts as killed, and its container is made anew.
         command: what to run in place of podkit's `sleep`, or the arguments of `entrypoint`.
         use_image_defaults: leave the image's own entrypoint and command alone.
         container_lifetime_seconds: see `entrypoint`.
@@ -322,6 +341,11 @@ class ContainerConfig(_Model):
         if self.use_image_defaults and (self.entrypoint is not None or self.command is not None):
             raise InvalidInput("use_image_defaults=True leaves no room for entrypoint or command: drop one of them")
         return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Name the variables of the environment without their values, which may be secrets."""
+        for name, value in super().__repr_args__():
+            yield name, dict.fromkeys(value, "***") if name == "environment" else value
 
     @property
     def memory_limit_bytes(self) -> int:

@@ -49,8 +49,8 @@ class SessionCare(Protocol):
         """Start a stopped container again, unless its session was closed or recovered meanwhile."""
         ...
 
-    def mark_failed(self, container_id: str, log: str) -> None:
-        """Mark the session of a broken container, so that its next command recreates it."""
+    def mark_failed(self, container_id: str, log: str) -> bool:
+        """Mark the session of a broken container, so that its next command recreates it; whether that was done."""
         ...
 
     def cleanup_expired_sessions(self) -> list[Session]:
@@ -161,7 +161,10 @@ class BaseSessionManager:
     def _require(self, user_id: str, session_id: str, deadline: Deadline = NEVER) -> SessionEntry:
         with self._table.locked(user_id, session_id, deadline=deadline) as entry:
             if self._known(entry, deadline) is None:
-                raise SessionNotFound(f"user {user_id!r} has no session {session_id!r}: create it with create_session")
+                raise SessionNotFound(
+                    f"user {user_id!r} has no session {session_id!r}, or it was closed: open it with "
+                    "get_docker_session, or create_session"
+                )
             return entry
 
     def _check_same(self, entry: SessionEntry, config: ContainerConfig | None) -> None:
@@ -297,7 +300,10 @@ class BaseSessionManager:
         """Give the session and move its idle clock; one that was closed meanwhile is never brought back."""
         session = entry.session
         if session is None:
-            raise SessionNotFound(f"session {entry.session_id!r} of user {entry.user_id!r} was closed")
+            raise SessionNotFound(
+                f"session {entry.session_id!r} of user {entry.user_id!r} was closed: open it with "
+                "get_docker_session, or create_session"
+            )
         session.last_active_at = utc_now()
         return session
 
@@ -544,25 +550,29 @@ class BaseSessionManager:
             if entry.session is not None and entry.session.container_id == container_id:
                 self._bring_up(entry)
 
-    def mark_failed(self, container_id: str, log: str) -> None:
+    def mark_failed(self, container_id: str, log: str) -> bool:
         """Mark the session of a killed, broken or missing container `ERROR`; its next command recreates it.
 
         Args:
             container_id: the engine's full id.
             log: the last lines that the container wrote.
+
+        Returns:
+            Whether it was marked; not where the container was brought back meanwhile, or serves no session.
         """
         entry = self._table.serving(container_id)
         if entry is None:
-            return
+            return False
         with entry.lock:
             session = entry.session
             if session is None or session.container_id != container_id:
-                return
+                return False
             info = self._restarts.look_settled(container_id)  # again, now that no recovery is under way
             if remedy_for(info) not in (Remedy.RESTART, Remedy.RECREATE):
-                return
+                return False
             session.metadata["failure_status"] = str(info.status) if info else "gone"
             session.metadata["failure_reason"] = reason(info)
             session.metadata["failure_log"] = log
             session.status, session.container_id = ContainerStatus.ERROR, None
         _logger.warning("session %r of user %r failed: %s", session.session_id, session.user_id, reason(info))
+        return True

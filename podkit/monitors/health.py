@@ -61,8 +61,6 @@ class ContainerHealthMonitor(BaseThreadMonitor):
         for container_id, record in containers.items():
             if self.stopping:
                 return
-            if container_id in self._given_up:
-                continue
             try:
                 self._check(container_id)
             except PodkitError as exc:
@@ -75,7 +73,10 @@ class ContainerHealthMonitor(BaseThreadMonitor):
     def _check(self, container_id: str) -> None:
         info = self.container_manager.restarts.look_settled(container_id)
         remedy = remedy_for(info)
-        if remedy is Remedy.RESTART and self._restarts.get(container_id, 0) < RESTARTS:
+        if container_id in self._given_up:
+            if remedy is Remedy.NONE:  # somebody has brought it back
+                self._given_up.discard(container_id)
+        elif remedy is Remedy.RESTART and self._restarts.get(container_id, 0) < RESTARTS:
             self._restarts[container_id] = self._restarts.get(container_id, 0) + 1
             self._healthy_rounds.pop(container_id, None)
             self._restart(container_id, info)
@@ -108,8 +109,8 @@ class ContainerHealthMonitor(BaseThreadMonitor):
         if info is not None:
             with suppress(PodkitError):  # what is known already matters more
                 log = self.container_manager.backend.get_workload_logs(container_id, self.log_lines)
-        if self._sessions is not None:
-            self._sessions.mark_failed(container_id, log)
-        else:
+        if self._sessions is None:
             _logger.warning("container %s failed: %s", container_id[:12], reason(info))
+        elif not self._sessions.mark_failed(container_id, log):
+            return  # it was brought back meanwhile
         self._given_up.add(container_id)

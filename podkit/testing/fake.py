@@ -144,7 +144,7 @@ class FakeBackend:
         """
         with self._gate.call("create_workload", deadline):
             if spec.shared:
-                raise NotSupported("a FakeBackend runs no files: give it programs")
+                raise NotSupported("a FakeBackend runs Python functions, and the agent is none")
             if any(workload.spec.name == spec.name for workload in self._workloads.values()):
                 raise NameTaken(f"a container named {spec.name!r} exists")
             if self.images is not None and spec.image not in self.images:

@@ -418,3 +418,12 @@ def test_a_session_may_be_used_through_several_proxies(facade: Engine) -> None:
     assert isinstance(proxies[1], SessionProxy)
     with pytest.raises(SessionNotFound):
         proxies[1].execute_command("true")
+
+
+def test_forgetting_the_managers_leaves_running_commands_alone(facade: Engine) -> None:
+    session = get_docker_session("bob", "123")
+    with session.popen("sleep 1; echo done") as running:
+        reset_lifecycle_cache()
+        assert running.wait(20).stdout == "done\n"
+    assert session.execute_command("echo on").stdout == "on\n"
+    session.close()

@@ -424,7 +424,7 @@ REFUSED: dict[str, tuple[Callable[[SessionProxy], object], str]] = {
     "popen as a missing user": (lambda session: session.popen("true", user="nosuchuser"), "'nosuchuser'"),
     "arguments of 4 MiB": (lambda session: session.execute_command(["true", *["x" * 100_000] * 42]), "4 MiB"),
     "arguments of 3 MiB": (lambda session: session.execute_command(["true", *["x" * 100_000] * 31]), "kernel"),
-    "one long argument": (lambda session: session.execute_command(["true", "x" * 200_000]), "kernel"),
+    "one long argument": (lambda session: session.execute_command(["true", "x" * 200_000]), "131071"),
     "a long environment": (
         lambda session: session.execute_command("true", environment={f"A{n}": "x" * 100_000 for n in range(31)}),
         "kernel",

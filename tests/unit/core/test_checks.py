@@ -142,6 +142,12 @@ def test_a_command_is_refused_with_its_value_and_the_cure(command: Any, said: li
 # --- timeouts --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("timeout", [10**400, -(10**400)], ids=["large", "small"])
+def test_a_timeout_beyond_all_floats_is_refused(timeout: int) -> None:
+    with pytest.raises(InvalidInput, match=r"\(40\d characters\): pass seconds above 0"):
+        _checks.check_timeout(timeout)
+
+
 @pytest.mark.parametrize(("timeout", "seconds"), [(None, None), (1, 1.0), (0.25, 0.25), (1e9, 1e9)])
 def test_a_timeout_is_seconds_or_none(timeout: Any, seconds: float | None) -> None:
     assert _checks.check_timeout(timeout) == seconds

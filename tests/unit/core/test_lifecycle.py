@@ -193,7 +193,10 @@ def test_an_image_that_cannot_be_pulled_is_an_error_that_leaves_nothing() -> Non
 # --- lost answers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [EngineTimeout("late"), EngineUnavailable("broken")])
+@pytest.mark.parametrize(
+    "error",
+    [EngineTimeout("late"), EngineUnavailable("broken"), EngineError("502 Bad Gateway"), RuntimeError("a defect")],
+)
 def test_a_creation_whose_answer_was_lost_leaves_nothing(fake: FakeBackend, error: Exception) -> None:
     fake.fail("create_workload", error, after=True)
     with pytest.raises(type(error)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -145,6 +146,19 @@ def test_a_failed_check_can_be_pickled_with_its_result() -> None:
     with pytest.raises(CommandFailed) as caught:
         ProcessResult(exit_code=3).check()
     assert pickle.loads(pickle.dumps(caught.value)).result.exit_code == 3
+
+
+def test_threads_may_assign_to_one_session_at_once() -> None:
+    session = Session(user_id="bob", session_id="1", container_name="c", config=ContainerConfig())
+
+    def assign(field: str) -> None:
+        for number in range(3000):
+            value = str(number)
+            setattr(session, field, value)
+            assert getattr(session, field) == value
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(assign, ["container_id", "container_name", "user_id"]))
 
 
 # --- sessions --------------------------------------------------------------------------------------

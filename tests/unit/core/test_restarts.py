@@ -57,7 +57,17 @@ def test_a_container_that_another_process_kills_to_end_a_command_is_seen_to_come
     assert remedy_for(found) is Remedy.NONE
 
 
-@pytest.mark.parametrize("ended", [{"exit_code": 137, "oom": True}, {"exit_code": 0}, {"exit_code": 143}])
+def test_a_killed_container_is_waited_for_also_where_something_in_it_ran_out_of_memory_once(
+    fake: FakeBackend, restarts: Restarts, id: str
+) -> None:
+    """An engine says so for the rest of a container's life."""
+    fake.end(id, 137, oom=True)
+    fake.interpose("inspect_workload", lambda: None)
+    fake.interpose("inspect_workload", lambda: fake.start_workload(id))
+    assert remedy_for(restarts.look_settled(id)) is Remedy.NONE
+
+
+@pytest.mark.parametrize("ended", [{"exit_code": 0}, {"exit_code": 143}])
 def test_nobody_waits_for_a_container_that_will_not_come_back(
     fake: FakeBackend, restarts: Restarts, id: str, ended: dict[str, Any]
 ) -> None:

@@ -200,6 +200,31 @@ def test_a_container_that_cannot_be_restarted_is_tried_again_and_then_given_up(
     assert session.status is ContainerStatus.ERROR
 
 
+def test_a_container_that_another_process_brings_back_in_the_last_moment_is_not_given_up(
+    fake: FakeBackend, monitor: ContainerHealthMonitor, session: Session, id: str
+) -> None:
+    fake.end(id, 137)
+    fake.interpose("get_workload_logs", lambda: fake.start_workload(id))
+    monitor.tick()
+    assert session.status is not ContainerStatus.ERROR
+    fake.end(id, 143)
+    monitor.tick()
+    assert inspected(fake, id).status is RUNNING
+
+
+def test_a_container_that_was_given_up_and_runs_again_is_watched_again(
+    fake: FakeBackend, manager: SimpleContainerManager, id: str
+) -> None:
+    alone = ContainerHealthMonitor(manager)  # of containers without sessions
+    fake.end(id, 137)
+    alone.tick()
+    fake.start_workload(id)
+    alone.tick()
+    fake.end(id, 143)
+    alone.tick()
+    assert inspected(fake, id).status is RUNNING
+
+
 # --- one for all -----------------------------------------------------------------------------------
 
 

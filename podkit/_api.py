@@ -29,6 +29,7 @@ from podkit.utils.paths import resolve_container_path
 DEFAULT_PREFIX = "podkit"
 _LONGEST_RUN_SECONDS = 86_400  # of `run_in_docker` without a timeout
 _RUN_GRACE_SECONDS = 60  # for writing files before it and cleaning up after it
+_RUN_IDLE_SECONDS = 10  # how long its container outlives a caller that was killed; a running command extends it
 
 PathLike = str | os.PathLike[str]
 
@@ -277,6 +278,7 @@ def get_docker_session(
 def _session_for_one_run(config: ContainerConfig, command_timeout: float | None) -> SessionProxy:
     """Return a new session that cuts no command short, and ends by itself soon after its caller was killed."""
     session_id = uuid.uuid4().hex
+    config.container_lifetime_seconds = _RUN_IDLE_SECONDS
     session = get_docker_session("run_in_docker", session_id, config)
     try:
         if session.isolation.commands == "agent":

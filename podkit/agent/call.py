@@ -12,7 +12,7 @@ WINDOW_BYTES = 1 << 20
 """How much output of a command may be on its way or unread."""
 
 _OVERDRAFT_BYTES = 4 << 20  # at its end, what is left in its pipes comes whatever the window; a pipe holds up to 1 MiB
-_MERGE_BYTES = 64 << 10
+_MERGE_BYTES = 256 << 10  # what one read of the stream may bring
 _PIECES = 4096  # of unread output; then a stream's output is put together, across pieces of the other one
 _CONTROL_FRAMES = 16  # more of them for one command than any agent sends
 

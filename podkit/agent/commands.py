@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 
 from podkit.core import _checks
 from podkit.core.models import TIMEOUT_EXIT_CODE, ProcessResult, check_user
@@ -91,19 +92,18 @@ class OutputBuffer:
     """
 
     def __init__(self, limit_bytes: int, callback: TextCallback | None = None) -> None:
-        self._limit = limit_bytes
-        self._kept = bytearray()
+        self._kept = BytesIO()  # gives its bytes without copying them
+        self._room = limit_bytes
         self._callback = callback
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.truncated = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        room = self._limit - len(self._kept)
-        if room >= len(data):
-            self._kept += data
+        if len(data) <= self._room:
+            self._room -= self._kept.write(data)
         else:
-            self._kept += data[:room]
+            self._room -= self._kept.write(data[: self._room])
             self.truncated = True
         if self._callback and (text := self._decoder.decode(data)):
             self._callback(text)
@@ -116,15 +116,15 @@ class OutputBuffer:
     @property
     def data(self) -> bytes:
         """What was kept, as bytes."""
-        return bytes(self._kept)
+        return self._kept.getvalue()
 
     @property
     def text(self) -> str:
         """What was kept, as text: bytes that are not UTF-8 appear as U+FFFD."""
         if not self.truncated:
-            return self._kept.decode("utf-8", "replace")
+            return self.data.decode("utf-8", "replace")
         # the limit may have cut a character: its first half is dropped rather than shown as broken
-        return codecs.getincrementaldecoder("utf-8")("replace").decode(self._kept)
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(self.data)
 
 
 @dataclass(slots=True, kw_only=True)

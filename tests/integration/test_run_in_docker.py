@@ -110,12 +110,15 @@ def test_a_file_that_would_leave_the_workspace_is_refused() -> None:
         run_in_docker("true", files={"../outside": "text"})
 
 
-def test_the_container_of_a_caller_that_was_killed_stops_by_itself_within_a_minute(facade: Engine) -> None:
+def test_the_container_of_a_caller_that_was_killed_stops_by_itself_within_seconds(facade: Engine) -> None:
     process = start_python("from podkit import run_in_docker; run_in_docker('sleep 60')")
     try:
         assert eventually(lambda: bool(facade.names()), seconds=20)
         [name] = facade.names()
-        assert facade.inspect(name)["Config"]["Cmd"] == ["sleep", "60"]
+        assert facade.inspect(name)["Config"]["Cmd"] == ["sleep", "10"]
+        process.kill()
+        process.communicate()
+        assert eventually(lambda: facade.state(name) == "exited", seconds=60)
     finally:
         process.kill()
         process.communicate()

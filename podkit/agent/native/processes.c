@@ -169,7 +169,8 @@ int kill_descendants(int milliseconds, int (*reap)(void))
     struct pids stopped = {0};
     pid_t self = getpid();
     int left;
-    while ((left = reap()) && now_ms() < end) {
+    /* two rounds at least: on a busy machine all the time may have passed before anything was killed */
+    for (int round = 0; (left = reap()) && (round < 2 || now_ms() < end); round++) {
         stopped.count = 0;
         freeze(&table, &stopped, end);
         for (size_t i = 0; i < table.count; i++)
@@ -180,7 +181,7 @@ int kill_descendants(int milliseconds, int (*reap)(void))
         sigaddset(&child, SIGCHLD);
         struct timespec pause = {.tv_nsec = 20000000};
         int64_t round_end = now_ms() + 100;
-        while ((left = reap()) && now_ms() < round_end && now_ms() < end)
+        while ((left = reap()) && now_ms() < round_end)
             sigtimedwait(&child, NULL, &pause);
         if (!left)
             break;

@@ -263,6 +263,8 @@ class BaseContainerManager(ABC):
         """
         with self._lock:
             attachable = self._never_started.get(container_id)
+            if attachable:  # one caller at most: the end of the first stream is the end of the container's input
+                self._never_started[container_id] = False
             never_started = None if attachable is None else self._records.get(container_id)
         start = self._runner.start if attachable else self.backend.start_workload
         if never_started is None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from podkit.backends.base import Deadline
 from podkit.core.events import PodkitEventHandler
 from podkit.core.manager import SimpleContainerManager
-from podkit.core.models import ContainerConfig, Session, StartupVerificationConfig
+from podkit.core.models import ContainerConfig, ContainerStatus, Session, StartupVerificationConfig
 from podkit.core.session import BaseSessionManager
 from podkit.errors import (
     ContainerFailedToStart,
@@ -27,7 +28,7 @@ from podkit.errors import (
     PortUnavailable,
 )
 from podkit.testing import FakeBackend, Invocation, Pause, Reply, Steps
-from tests.unit.support import PREFIX, Recorder, make_spec, names_on
+from tests.unit.support import PREFIX, Recorder, inspected, make_spec, names_on
 
 CONFIG = ContainerConfig(
     image="some:image",
@@ -314,3 +315,22 @@ def test_what_a_failure_event_raises_does_not_hide_the_failure(
     fake.fail("create_workload", EngineError("no space"))
     with pytest.raises(EngineError, match="no space"):
         sessions.create_session("bob", "1")
+
+
+def test_of_many_that_start_a_new_container_at_once_one_attaches(
+    fake: FakeBackend, manager: SimpleContainerManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the first stream is the end of the container's input: another's would end the first one's channel."""
+    id, _ = manager.create_container("bob", "1", ContainerConfig())
+    manager._never_started[id] = True  # the fake has no agent
+    attached: list[str] = []
+
+    def attach(container_id: str, *, deadline: Deadline | None = None) -> None:
+        attached.append(container_id)
+        if len(attached) < 3:
+            manager.start_container(id, ContainerConfig())  # as another thread does in this moment
+
+    monkeypatch.setattr(manager._runner, "start", attach)
+    manager.start_container(id, ContainerConfig())
+    assert attached == [id]
+    assert inspected(fake, id).status is ContainerStatus.RUNNING

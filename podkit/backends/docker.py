@@ -9,8 +9,9 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from podkit.backends._docker_calls import CONFLICT, MISSING, create_container, exists
@@ -248,13 +249,10 @@ class DockerBackend:
             api = self._until(deadline)
             try:
                 # by the engine itself: who is killed in the middle leaves no container behind that looks broken
-                api.ask("POST", "containers", id, "restart", query={"t": 0})
+                _start(api, id, "restart", {"t": 0})
             except EngineUnavailable:  # such as a connection that was cut: starting what runs does no harm
-                wait_until(lambda: _started(api, id), deadline=api.deadline)
-            except Refused as exc:
-                if exc.status == MISSING:
+                if not wait_until(lambda: _started(api, id), deadline=api.deadline):
                     raise
-                raise start_error(exc, id) from exc
 
     def remove_workload(self, id: str, *, force: bool = True, deadline: Deadline | None = None) -> bool:
         """See `Backend.remove_workload`."""
@@ -328,9 +326,8 @@ class DockerBackend:
                     target = f"/containers/{id}/attach?stream=1&stdin=1&stdout=1&stderr=1"
                     return self._raw_stream(target, {}, lambda _, until: self._main_exit_code(id, until), api.deadline)
                 exec_id = str(api.ask("POST", "containers", id, "exec", body=exec_request(spec))["Id"])
-                exit_code = lambda output, until: self._exit_code(exec_id, output, until)  # noqa: E731
-                body = {"Detach": False, "Tty": False}
-                return self._raw_stream(f"/exec/{exec_id}/start", body, exit_code, api.deadline)
+                target, body = f"/exec/{exec_id}/start", {"Detach": False, "Tty": False}
+                return self._raw_stream(target, body, partial(self._exit_code, exec_id), api.deadline)
             except Refused as exc:
                 raise exec_error(exc.status, doing, str(exc)) from exc
 
@@ -362,11 +359,11 @@ class DockerBackend:
         return code
 
 
-def _start(api: Requests, id: str) -> bool:
-    """Start a container; whether it did not run already."""
+def _start(api: Requests, id: str, verb: str = "start", query: Mapping[str, object] | None = None) -> bool:
+    """Start a container, or have the engine do with it what starts it as well; whether it did not run already."""
     try:
         try:
-            api.ask("POST", "containers", id, "start")
+            api.ask("POST", "containers", id, verb, query=query)
         except Refused as exc:
             if not NETWORK_MISSING.search(str(exc)):
                 raise

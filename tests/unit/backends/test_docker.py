@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from podkit.backends.base import ExecSpec
+from podkit.backends.base import Deadline, ExecSpec
 from podkit.backends.docker import DockerBackend
 from podkit.errors import (
     ContainerError,
@@ -17,6 +17,7 @@ from podkit.errors import (
     ContainerNotFound,
     EngineAccessDenied,
     EngineError,
+    EngineTimeout,
     EngineUnavailable,
     ImageNotFound,
     InvalidInput,
@@ -190,6 +191,39 @@ def test_a_start_that_is_refused_is_a_typed_error(
 def test_a_start_of_a_container_that_is_gone_says_that_it_is_gone(backend: DockerBackend) -> None:
     with pytest.raises(ContainerNotFound):
         backend.start_workload(ID)
+
+
+def test_a_restart_whose_answer_was_lost_is_an_error_where_the_engine_stays_away(
+    server: EngineServer, backend: DockerBackend
+) -> None:
+    for verb in ("restart", "start"):
+        server.answers[f"POST /containers/{ID}/{verb}"] = [hang_up]
+    with pytest.raises((EngineUnavailable, EngineTimeout)):
+        backend.restart_workload(ID, deadline=Deadline.after(0.5))
+
+
+def test_a_restart_whose_answer_was_lost_is_finished_by_a_start(server: EngineServer, backend: DockerBackend) -> None:
+    server.answers[f"POST /containers/{ID}/restart"] = [hang_up]
+    server.answers[f"POST /containers/{ID}/start"] = [reply(204, None)]
+    backend.restart_workload(ID)
+    assert f"POST /v1.41/containers/{ID}/start" in server.requests[-1]
+
+
+def test_a_restart_that_misses_the_network_of_a_container_says_which(
+    server: EngineServer, backend: DockerBackend
+) -> None:
+    server.answers |= {
+        f"POST /containers/{ID}/restart": error(404, "network 0123456789ab not found"),
+        f"GET /containers/{ID}/json": [reply(200, {"NetworkSettings": {"Networks": {"front": {}}}})],
+        "GET /networks/front": error(404, "network front not found"),
+    }
+    with pytest.raises(NetworkNotFound, match="docker network create front"):
+        backend.restart_workload(ID)
+
+
+def test_a_logger_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"logger='tcp://h:2375'.*DOCKER_HOST"):
+        DockerBackend("tcp://h:2375")  # type: ignore[arg-type]  # that is the point
 
 
 MISSING_IS_GONE: dict[str, Callable[[DockerBackend], object]] = {

@@ -6,14 +6,14 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from podkit.agent.call import WINDOW_BYTES
 from podkit.agent.channel import Channel, ChannelBroken, ParentsChannel
-from podkit.agent.commands import CommandRequest, Outcome, OutputBuffer
+from podkit.agent.commands import CommandRequest, Outcome, OutputBuffer, refused_user
 from podkit.agent.protocol import EndFlag, Failure, StartFlag
 from podkit.backends.base import Stream
 from podkit.errors import (
@@ -331,7 +331,7 @@ class Execution:
         try:
             self.send()
             if self.request.input is not None:
-                self.feed([self.request.input])
+                self.feed(self.request.input)
                 self.end_input()
             while self.take() is not None:
                 pass
@@ -344,25 +344,19 @@ class Execution:
             raise
         return self.outcome
 
-    def feed(self, pieces: Iterable[bytes | memoryview], patience_seconds: float | None = None) -> None:
+    def feed(self, data: bytes) -> None:
         """Send input as the command takes it, counting its output meanwhile; ends early where it reads no more.
 
-        Args:
-            pieces: of the input.
-            patience_seconds: how long it may take none; with it, it may also not print more than is kept.
-
         Raises:
-            StillRunning: it took nothing for so long.
             CommandInterrupted: the container or the engine ended under it.
         """
-        for data in pieces:
-            pending = memoryview(data)
-            while pending:
-                if not self._may_send(min(len(pending), _INPUT_BYTES), patience_seconds):
-                    return
-                pending = self._send_input(pending)
+        pending = memoryview(data)
+        while pending:
+            if not self._may_send(min(len(pending), _INPUT_BYTES)):
+                return
+            pending = self._send_input(pending)
 
-    def _may_send(self, size: int, patience_seconds: float | None) -> bool:
+    def _may_send(self, size: int) -> bool:
         """Wait until so much input may be sent: many small pieces would cost more. Whether the command reads on."""
         call = self._call
 
@@ -370,16 +364,9 @@ class Execution:
             return call.input_credit >= size or call.input_refused
 
         while not ready() and not call.over:
-            if self.take(ready, Deadline.after(patience_seconds)) is None:
-                return False
-            if patience_seconds is not None and self.outcome.stdout.truncated:
+            if self.take(ready) is None:
                 return False
         return not (call.input_refused or call.over or self.ended)
-
-    def leave(self) -> None:
-        """Let it end by itself: what still comes of it is dropped."""
-        self._channel.forget(self._call)
-        self.ended = True
 
     def abandon(self) -> None:
         """Kill it, as far as it runs and can be killed; raises nothing."""
@@ -516,9 +503,7 @@ def _raise(error: PodkitError, cause: Exception | None = None) -> NoReturn:
 def _not_started(request: CommandRequest, failure: int, error: int, outcome: Outcome) -> None:
     why = os.strerror(error) if error <= _ERRNO_MAX else f"error {error}"
     if failure == Failure.NO_USER:
-        whose = "the container's user" if request.user is None else f"user {request.user!r}"
-        reason = "there is no such user or group in the container" if error == errno.ENOENT else why
-        raise InvalidInput(f"the command cannot run as {whose}: {reason}; name another user, or a number")
+        raise refused_user(request.user) if error == errno.ENOENT else refused_user(request.user, why)
     if failure == Failure.NO_DIRECTORY and request.working_dir is None:
         raise ContainerError(
             f"the container's working_dir cannot be entered: {why}; a command has put something else there: "

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from podkit.agent import binary
 from podkit.agent.attached import AttachedStream
 from podkit.agent.channel import Channel, ChannelBroken
+from podkit.agent.commands import refused_user
 from podkit.agent.protocol import NO_SUCH_USER, NOT_ALLOWED
 from podkit.agent.runner import running
 from podkit.backends.base import Backend, Deadline, ExecSpec, NotStarted, WorkloadInfo, is_root
-from podkit.errors import ContainerNotRunning, EngineTimeout, InvalidInput
+from podkit.errors import ContainerNotRunning, EngineTimeout
 from podkit.utils._deadline import held
 from podkit.utils._fork import renew_after_fork
 
@@ -268,10 +269,7 @@ class Links:
         """
         running(self._backend, info.id, deadline)
         if end.exit_code == NO_SUCH_USER:
-            raise InvalidInput(
-                f"the command cannot run as user {whose!r}: there is no such user or group in the container; name "
-                "another user, or a number"
-            ) from end
+            raise refused_user(whose) from end
         if end.exit_code is not None and end.exit_code > _SIGNALLED and end.exit_code != _BAD_CALL:
             # by something inside: to do without the agent for good would be what that wants
             raise ContainerNotRunning(f"the agent in container {info.name} was killed before it answered") from end

@@ -29,6 +29,11 @@ def needs_agent(why: str) -> NotSupported:
     )
 
 
+def paused(name: str) -> ContainerNotRunning:
+    """Return the error of a container that somebody has paused."""
+    return ContainerNotRunning(f"container {name} is paused: unpause it, such as with 'docker unpause'")
+
+
 def running(backend: Backend, container_id: str, deadline: Deadline) -> WorkloadInfo:
     """Ask for the state of a container that is to run a command.
 
@@ -38,7 +43,7 @@ def running(backend: Backend, container_id: str, deadline: Deadline) -> Workload
     """
     info = backend.inspect_workload(container_id, deadline=deadline)
     if info.status is ContainerStatus.PAUSED:
-        raise ContainerNotRunning(f"container {info.name} is paused: unpause it, such as with 'docker unpause'")
+        raise paused(info.name)
     if info.status is not ContainerStatus.RUNNING:
         raise ContainerNotRunning(f"container {info.name} is {info.status}: start it first")
     return info

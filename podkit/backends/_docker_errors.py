@@ -24,29 +24,31 @@ from podkit.errors import (
 )
 
 # The engine reports these only as text, with a status that means anything: so the text is read, here and nowhere else.
-_START_REFUSALS: list[tuple[str, type[PodkitError], str]] = [
-    (r"port is already allocated|address already in use", PortUnavailable, "choose another port, or stop its user"),
-    (r"network \S+ not found", NetworkNotFound, "make it again"),
+SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
+NETWORK_MISSING = re.compile(r"network \S+ not found")
+_USER_MISSING = re.compile(r"unable to find (?:user|group)")
+_PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
+_START_REFUSALS: list[tuple[re.Pattern[str], type[PodkitError], str]] = [
+    (_PORT_TAKEN, PortUnavailable, "choose another port, or stop its user"),
+    (NETWORK_MISSING, NetworkNotFound, "make it again"),
     (
-        r"bind source path does not exist",
+        SOURCE_MISSING,
         MountSourceNotFound,
         "make it there, on the Docker host, or close the session and open it with other mounts",
     ),
-    (r"marked for removal", ContainerNotFound, "it is being removed"),
+    (re.compile(r"marked for removal"), ContainerNotFound, "it is being removed"),
+    (_USER_MISSING, ContainerFailedToStart, "user=... names nobody in the image: name one, or a number"),
     (
-        r"unable to find (?:user|group)",
-        ContainerFailedToStart,
-        "user=... names nobody in the image: name one, or a number",
+        re.compile(r"docker-init|tini"),
+        EngineError,
+        "the engine's init is missing: install it (Debian: apt-get install tini)",
     ),
-    (r"docker-init|tini", EngineError, "the engine's init is missing: install it (Debian: apt-get install tini)"),
 ]
 _PROGRAM, _DIRECTORY = 'exec: "', "chdir to cwd"
-_REFUSALS = re.compile(rf"{_PROGRAM}|{_DIRECTORY}|unable to find (?:user|group)")
+_REFUSALS = re.compile(rf"{_PROGRAM}|{_DIRECTORY}|{_USER_MISSING.pattern}")
 _REST_OF_NAME = re.compile(r'(?s)\A(?:[^"\\]|\\.)*"')  # as Go quotes it
 _PROGRAM_MISSING = re.compile(r"executable file not found|no such file or directory")
 _NOT_RUNNING = re.compile(r"is not running|is paused|is restarting")
-SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
-NETWORK_MISSING = re.compile(r"network \S+ not found")
 
 
 @contextmanager
@@ -84,8 +86,8 @@ def start_error(exc: Refused, id: str) -> PodkitError:
     """Return the error of a container that did not start."""
     text = str(exc)
     for pattern, error, cure in _START_REFUSALS:
-        if found := re.search(pattern, text):
-            return error(f"container {id[:12]} failed to start: {text}; {cure.format(*found.groups())}")
+        if pattern.search(text):
+            return error(f"container {id[:12]} failed to start: {text}; {cure}")
     return ContainerFailedToStart(f"container {id[:12]} failed to start: {text}")
 
 

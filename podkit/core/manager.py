@@ -175,12 +175,15 @@ class BaseContainerManager(ABC):
         another process has created it anew already, that one is adopted. Raises as `create_container` does.
         """
         self.remove_container(record.id, deadline=deadline)
-        identity = Identity.of(self.container_prefix, record.user_id, record.session_id)
+        identity = self._identity_of(record)
         with self._cleaning_up(identity, record.config):
             mounts = record.mounts  # of another manager's workspace, where this one has none of its own
             if record.workspace == self._workspace_label(identity):
                 mounts = self._checked_mounts(identity, record.config)
             return self._create(identity, record.config, record.requested, record.workspace, mounts, deadline)
+
+    def _identity_of(self, record: ContainerRecord) -> Identity:
+        return Identity.of(self.container_prefix, record.user_id, record.session_id)
 
     def _create(
         self,
@@ -199,7 +202,10 @@ class BaseContainerManager(ABC):
             _identity.MOUNTS: json.dumps(mounts, separators=(",", ":")),
         }
         specs, networks = [mount_spec(mount) for mount in mounts], self._networks(config, deadline)
-        pulling = lambda text: notify(self.event_handler.on_image_pulling, config.image, text)  # noqa: E731
+
+        def pulling(text: str) -> None:
+            notify(self.event_handler.on_image_pulling, config.image, text)
+
         while True:
             agent = binary.shared_files() if self._places_agent else None
             spec = workload_spec(identity.name, config, labels, specs, networks, agent)
@@ -272,7 +278,7 @@ class BaseContainerManager(ABC):
                 self._make_workspace(container_id)
             self._start(container_id, config, start, deadline)
             return
-        identity = Identity.of(self.container_prefix, never_started.user_id, never_started.session_id)
+        identity = self._identity_of(never_started)
         with self._cleaning_up(identity, config):
             try:
                 self._start(container_id, config, start, deadline)
@@ -336,7 +342,7 @@ class BaseContainerManager(ABC):
     def _make_workspace(self, container_id: str) -> None:
         with self._lock:
             record = self._records[container_id]
-        self._checked_mounts(Identity.of(self.container_prefix, record.user_id, record.session_id), record.config)
+        self._checked_mounts(self._identity_of(record), record.config)
 
     def _watch_workspace(self, container_id: str) -> None:
         """Remember which directory the container has mounted, where that is one that this process sees."""

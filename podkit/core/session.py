@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
 
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.agent.runner import latest
+from podkit.agent.runner import latest, paused
 from podkit.backends.base import Deadline
 from podkit.core._checks import check_content
 from podkit.core._identity import Identity
@@ -239,7 +239,7 @@ class BaseSessionManager:
         if session.container_id is not None and session.status is not ContainerStatus.ERROR:
             remedy = remedy_for(self._restarts.look_settled(session.container_id, deadline=deadline))
         if remedy is Remedy.REFUSE:
-            raise ContainerNotRunning(f"container {record.name} is paused: unpause it, such as with 'docker unpause'")
+            raise paused(record.name)
         if remedy in (Remedy.START, Remedy.RESTART):
             try:
                 self.container_manager.start_container(record.id, record.config, deadline=deadline)
@@ -280,10 +280,10 @@ class BaseSessionManager:
                     if deadline.expired:
                         raise
                     info = self._restarts.look_for_end(container_id, deadline=deadline)
-                    if giving_up.expired and info is not None and info.exit_code is not None:
-                        raise failed_to_start(self.container_manager.backend, info, deadline=deadline) from exc
                     if giving_up.expired:
-                        raise
+                        if info is None or info.exit_code is None:
+                            raise
+                        raise failed_to_start(self.container_manager.backend, info, deadline=deadline) from exc
 
     def _ready_container(self, entry: SessionEntry, deadline: Deadline, *, lost: bool) -> str:
         """Return the container's id, bringing it up first if it is marked ERROR or `lost`."""

@@ -119,6 +119,18 @@ def test_a_refusal_has_its_status_and_the_engines_words(server: EngineServer, cl
     assert caught.value.status == status
 
 
+def test_where_a_program_has_taken_poll_away_waiting_works_too(
+    server: EngineServer, client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As eventlet's monkey-patching does."""
+    monkeypatch.delattr("select.poll")
+    server.answers["GET /slow"] = [0.2, reply(200, {"a": 1})]
+    assert client.until(Deadline.after(20)).ask("GET", "slow") == {"a": 1}
+    server.answers["GET /never"] = [freeze]
+    with pytest.raises(EngineTimeout):
+        client.until(Deadline.after(0.2)).ask("GET", "never")
+
+
 def test_a_silent_engine_is_a_timeout(server: EngineServer, client: HttpClient) -> None:
     server.answers["GET /x"] = [freeze]
     with within(1), pytest.raises(EngineTimeout):

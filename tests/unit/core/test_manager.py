@@ -392,3 +392,12 @@ def test_a_failed_creation_removes_no_workspace_with_files_in_it(
     with pytest.raises(PodkitError):
         start(manager)
     assert manager.to_host_path("a", "bob", "1").read_text() == "kept"
+
+
+def test_mounts_that_are_no_list_are_refused_by_name(fake: FakeBackend) -> None:
+    class Forgetful(SimpleContainerManager):
+        def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> Any:
+            return None
+
+    with pytest.raises(InvalidInput, match=r"get_mounts returned None.*\[\] for none"):
+        Forgetful(fake, PREFIX, None).create_container("bob", "1", ContainerConfig())

@@ -22,7 +22,8 @@ from podkit.utils._fork import renew_after_fork
 
 _GREETING_SECONDS = 20.0
 _PING_SECONDS = 1.5
-_SILENT_SECONDS = 1.0  # a channel that was silent for longer is asked for a sign of life before it gets a command
+_SILENT_SECONDS = 0.1  # a channel that was silent for longer is asked for a sign of life before it gets a command: an
+# engine tells of a stopped container's end sooner than its stream does, but no stop is quicker than this
 _OPENING = "opening the channel to the container"
 
 _logger = logging.getLogger(__name__)

@@ -51,15 +51,12 @@ class AgentExec:
             return self._engine.run(container_id, request)
         return self._execution(link, request).communicate()
 
-    def open(self, container_id: str, request: CommandRequest) -> Execution:
-        """See `Runner.open`."""
-        deadline = latest(request.timeout)
+    def prepare(self, container_id: str, request: CommandRequest, deadline: Deadline) -> Execution:
+        """See `Runner.prepare`."""
         link = self._links.get(container_id, request.user, deadline)
         if link is None:
             raise needs_agent(self._links.why_not(container_id) or "")
-        execution = self._execution(link, request)
-        execution.start(deadline)
-        return execution
+        return self._execution(link, request)
 
     def _execution(self, link: Link, request: CommandRequest) -> Execution:
         info = link.info

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 
 from podkit.agent.protocol import INPUT_WINDOW, EndFlag, Frame, FromAgent, ProtocolViolation
 from podkit.backends.base import Stream
@@ -17,11 +18,32 @@ _PIECES = 4096  # of unread output; then a stream's output is put together, acro
 _CONTROL_FRAMES = 16  # more of them for one command than any agent sends
 
 
+class Wake:
+    """Wakes one thread that waits for it.
+
+    In place of `threading.Event`, which stays locked where a signal's handler raises inside of it.
+    """
+
+    def __init__(self) -> None:
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def set(self) -> None:
+        """Let the thread go on, or not even begin to wait."""
+        with suppress(RuntimeError):  # it is set already
+            self._asleep.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is set, at most so long, and unset it; whether it was set."""
+        return self._asleep.acquire(timeout=seconds)
+
+
 class Call:
     """What has come for one command. Filled by whichever thread reads the channel; read by the command's own.
 
     Attributes:
         id: its number on the channel.
+        sent: whether it may have been sent to the agent.
         begun: whether the agent has said anything of it.
         output: pieces that nobody has taken yet.
         pid: of the command's process, inside; `None` until it runs.
@@ -35,6 +57,7 @@ class Call:
 
     def __init__(self, id: int) -> None:
         self.id = id
+        self.sent = False
         self.begun = False
         self.output: deque[tuple[Stream, bytearray]] = deque()
         self.pid: int | None = None
@@ -43,7 +66,7 @@ class Call:
         self.pong: int | None = None
         self.input_credit = INPUT_WINDOW
         self.input_refused = False
-        self.waiting: tuple[threading.Event, ...] = ()  # replaced, never changed
+        self.waiting: tuple[Wake, ...] = ()  # replaced, never changed
         self._allowed = WINDOW_BYTES
         self._input_sent = 0
         self._controls = 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from podkit.agent.call import WINDOW_BYTES, Call
+from podkit.agent.call import WINDOW_BYTES, Call, Wake
 from podkit.agent.commands import CommandRequest
 from podkit.agent.protocol import (
     PROTOCOL,
@@ -37,7 +37,7 @@ _REST_SECONDS = 0.5
 _LOOK_SECONDS = 0.05  # how long what is there already is read past a deadline: a flood has always something there
 _AT_ONCE = Deadline.after(0)
 _PARENTS = "the channel belongs to the process that this one was forked from"
-_READING, _SENDING = "reading the channel", "sending to the agent"
+_SENDING = "sending to the agent"
 
 
 class ChannelBroken(Exception):
@@ -68,7 +68,7 @@ class Channel:
         self._owner = os.getpid()
         self._decoder = FrameDecoder()
         self._calls: dict[int, Call] = {}
-        self._waiting: set[threading.Event] = set()
+        self._waiting: set[Wake] = set()
         self._ids = itertools.count(1)
         self._greeting: int | None = None
         self._is_foreign = False  # what comes is no agent's, such as the engine's own words where it started none
@@ -80,9 +80,11 @@ class Channel:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._reading = threading.Lock()  # held by the thread that reads for all
-        self._sending = threading.Lock()
-        self._state = threading.Lock()  # guards _calls, _waiting and the calls' own `waiting`
+        self._reader: object = None  # of the thread that reads for all: no lock, as that could not be told from one
+        # that a thread was interrupted in the moment of taking
+        self._sending = threading.RLock()
+        self._is_sending = False
+        self._state = threading.Lock()  # guards _calls, _waiting, the calls' own `waiting`, and who becomes _reader
         if os.getpid() != self._owner:
             self._broken = _PARENTS
 
@@ -105,13 +107,15 @@ class Channel:
 
     def is_quiet(self) -> bool:
         """Whether it is open, as far as can be seen at once: so that no command goes to an agent that has ended."""
-        if self._broken is None and self._reading.acquire(blocking=False):
-            heard_at = self._heard_at
+        if self._broken is None:
+            duty, heard_at = object(), self._heard_at
             try:
-                self._read_what_is_there(Deadline.after(0))
+                if self._takes_over(duty):
+                    self._read_what_is_there(Deadline.after(0))
+                    self._heard_at = heard_at  # what was there already is no sign of life of now
             finally:
-                self._heard_at = heard_at  # what was there already is no sign of life of now
-                self._reading.release()
+                if self._reader is duty:  # here, because a call may be interrupted before it does anything
+                    self._reader = None
                 self._pass_on()
         return self._broken is None and not self._said_bye
 
@@ -219,7 +223,7 @@ class Channel:
         if frame is None:
             raise InvalidInput("the command and its environment have more than 4 MiB: pass it by a file or as input")
         self._register(call)
-        self._send(frame, deadline)
+        self._send(frame, deadline, call)
 
     def ping(self, deadline: Deadline) -> int:
         """Ask for a sign of life; gives how many commands run in the container, through whatever channel.
@@ -258,12 +262,20 @@ class Channel:
         if not call.over:
             self._send(encode_number(ToAgent.CREDIT, call.id, size), deadline)
 
-    def _send(self, data: bytes, deadline: Deadline) -> None:
+    def _send(self, data: bytes, deadline: Deadline, starts: Call | None = None) -> None:
         self._refuse_to_child()
         if self._broken is not None:
             self._raise_broken()
         with held(self._sending, deadline, _SENDING, late=EngineTimeout):
+            if self._is_sending:
+                raise SessionBusy(
+                    "a signal's handler interrupted this thread while it sent something to the same container, and "
+                    "cannot run a command there: have it set a flag, or raise"
+                )
             try:
+                self._is_sending = True
+                if starts:
+                    starts.sent = True
                 self._stream.write(data, deadline)
             except BaseException as exc:
                 if isinstance(exc, PodkitError | OSError) and not isinstance(exc, EngineTimeout):
@@ -272,12 +284,13 @@ class Channel:
                 if isinstance(exc, EngineTimeout) or not isinstance(exc, PodkitError | OSError):
                     raise
                 self._raise_broken()
+            finally:
+                self._is_sending = False
 
     def _read_rest(self) -> None:
         """Hear what the agent said before it ended: perhaps that it read nothing of what was just sent."""
-        deadline = Deadline.after(_REST_SECONDS)
-        with suppress(SessionBusy), held(self._reading, deadline, _READING):
-            self._read_what_is_there(deadline)
+        with suppress(ChannelBroken):
+            self.wait(Call(0), lambda: self._broken is not None, Deadline.after(_REST_SECONDS))
 
     def _register(self, call: Call) -> None:
         with self._state:
@@ -300,37 +313,43 @@ class Channel:
             ChannelBroken: the stream has ended, and it is not ready.
         """
         self._refuse_to_child()
-        wake = threading.Event()
-        with self._state:
-            self._waiting.add(wake)
-            call.waiting += (wake,)
+        wake = Wake()
         try:
+            with self._state:
+                self._waiting.add(wake)
+                call.waiting += (wake,)
             while True:
-                wake.clear()
                 if ready():
                     return True
                 if self._broken is not None:
                     self._raise_broken(begun=call.begun)
-                if not self._reading.acquire(blocking=False):
-                    if not wake.wait(deadline.wait_seconds(threading.TIMEOUT_MAX)) or deadline.expired:
-                        return bool(ready())
-                    continue
-                try:
+                if self._takes_over(wake):
                     if not self._read_what_is_there(deadline, ready):
                         return bool(ready())
-                finally:
-                    self._reading.release()
+                elif not wake.wait(deadline.at_most(threading.TIMEOUT_MAX).remaining) or deadline.expired:
+                    return bool(ready())
         finally:
-            with self._state:
-                self._waiting.discard(wake)
-                call.waiting = tuple(other for other in call.waiting if other is not wake)
-            self._pass_on()
+            if self._reader is wake:
+                self._reader = None
+            try:
+                with self._state:
+                    self._waiting.discard(wake)
+                    call.waiting = tuple(other for other in call.waiting if other is not wake)
+            finally:
+                self._pass_on()
+
+    def _takes_over(self, duty: object) -> bool:
+        """Become the reader where there is none; `duty` stands for the caller until it passes that on."""
+        with self._state:
+            if self._reader is None:
+                self._reader = duty
+        return self._reader is duty
 
     def _pass_on(self) -> None:
-        """Have another thread read on, if this one was the reader, or was to be."""
+        """Have another thread read on where none does: this one did, or was to."""
         with self._state:
             other = next(iter(self._waiting), None)
-        if other is not None and not self._reading.locked():
+        if other is not None and self._reader is None:
             other.set()
 
     def _read_what_is_there(self, deadline: Deadline, enough: Callable[[], object] = lambda: False) -> bool:

@@ -89,8 +89,8 @@ class EngineExec:
         with self._counted(container_id):
             return _Run(self._backend, self._restarts, request).run(container_id)
 
-    def open(self, container_id: str, request: CommandRequest) -> Execution:
-        """See `Runner.open`.
+    def prepare(self, container_id: str, request: CommandRequest, deadline: Deadline) -> Execution:
+        """See `Runner.prepare`.
 
         Raises:
             NotSupported: always.

@@ -24,7 +24,7 @@ from podkit.errors import (
     InvalidInput,
     PodkitError,
 )
-from podkit.utils._deadline import NEVER, Deadline, held
+from podkit.utils._deadline import NEVER, Deadline, held, tried
 from podkit.utils._fork import renew_after_fork
 
 if TYPE_CHECKING:
@@ -370,6 +370,9 @@ class Execution:
 
     def abandon(self) -> None:
         """Kill it, as far as it runs and can be killed; raises nothing."""
+        if not self._call.sent:
+            self._channel.forget(self._call)
+            return
         with suppress(PodkitError):
             self.kill()
 
@@ -381,17 +384,15 @@ class Execution:
 
     def poll(self) -> bool:
         """Whether it has ended, as far as can be seen at once."""
-        if self._taking.acquire(blocking=False):
+        with tried(self._taking) as taken:
             try:
-                if not self.ended:
+                if taken and not self.ended:
                     self._channel.wait(self._call, lambda: self._call.over, Deadline.after(0))
                     self._look()
                     if self._call.over:
                         self._finish()
             except ChannelBroken as exc:
                 self._settle_loss(exc)
-            finally:
-                self._taking.release()
         return self.ended
 
     def take(

@@ -67,7 +67,7 @@ class _Slot:
     """What is kept of one container."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # held while a channel is opened or asked for a sign of life
+        self.lock = threading.RLock()  # held while a channel is opened or asked for a sign of life
         self.links: dict[str, Link] = {}  # by the user that it is for; `""` is the container's own
         self.serves_all = False  # the agent is root and has one channel for whatever user
         self.why_not: str | None = None  # there is no agent in it

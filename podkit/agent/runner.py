@@ -103,12 +103,11 @@ class Runner(Protocol):
         """
         ...
 
-    def open(self, container_id: str, request: CommandRequest) -> Execution:
-        """Start a command and return it once it runs. Raises as `run` does.
+    def prepare(self, container_id: str, request: CommandRequest, deadline: Deadline) -> Execution:
+        """Return a command that `Execution.start` sends; nothing is sent before. Raises as `run` does.
 
         Raises:
             NotSupported: this runner only waits for commands.
-            EngineTimeout: nothing was heard of it in time; it was killed as far as that was possible.
         """
         ...
 

@@ -23,6 +23,8 @@ from podkit.errors import (
     ContainerFailedToStart,
     ContainerNotFound,
     EngineError,
+    EngineTimeout,
+    EngineUnavailable,
     ImageNotFound,
     InvalidInput,
     MountSourceNotFound,
@@ -104,10 +106,19 @@ def get_or_create(
     identity: _identity.Identity,
     spec: WorkloadSpec,
     pulling: Callable[[str], None],
+    made: Callable[[str], None],
     *,
     deadline: Deadline | None = None,
 ) -> tuple[str, WorkloadInfo | None]:
     """Create the container, or find the one that another caller has created.
+
+    Args:
+        backend: the engine.
+        identity: whose container.
+        spec: what to make it of.
+        pulling: told how the pull of a missing image goes on.
+        made: told the id of a container that was created, before it can be lost again.
+        deadline: until when.
 
     Returns:
         Its id, and what the engine knows of it where it was adopted: `None` says that it is new.
@@ -123,7 +134,9 @@ def get_or_create(
     patience = (deadline or NEVER).at_most(_REMOVAL_SECONDS)
     while True:
         try:
-            return backend.create_workload(spec, pulling=pulling, deadline=deadline), None
+            id = backend.create_workload(spec, pulling=pulling, deadline=deadline)
+            made(id)
+            return id, None
         except NameTaken:
             found = find(backend, identity, spec.labels, deadline=deadline)
             if found:
@@ -133,8 +146,9 @@ def get_or_create(
             _wait_for_name(backend, identity, patience)
         except (InvalidInput, ImageNotFound, NetworkNotFound, MountSourceNotFound, NotSupported):
             raise  # the engine has refused it
-        except BaseException:
-            _remove_attempt(backend, spec.name, attempt)
+        except BaseException as exc:
+            answered = isinstance(exc, PodkitError) and not isinstance(exc, EngineTimeout | EngineUnavailable)
+            _remove_attempt(backend, spec.name, attempt, answered=answered)
             raise
 
 
@@ -212,13 +226,24 @@ def _wait_for_name(backend: Backend, identity: _identity.Identity, patience: Dea
         wait_until(lambda: not exists(backend, identity.name, deadline=patience), deadline=patience.at_most(1.0))
 
 
-def _remove_attempt(backend: Backend, name: str, attempt: str) -> None:
-    """Remove what a create whose answer was lost may have made: by its label, so never another caller's."""
+def _remove_attempt(backend: Backend, name: str, attempt: str, *, answered: bool) -> None:
+    """Remove what a create that failed may have made all the same: by its label, so never another caller's.
+
+    One that the engine did not answer may go on there: what it makes is waited for.
+    """
     deadline = Deadline.after(CLEAN_UP_SECONDS)
-    with suppress(EngineError, ContainerNotFound):
-        info = backend.inspect_workload(name, deadline=deadline)
+
+    def is_settled() -> bool:
+        try:
+            info = backend.inspect_workload(name, deadline=deadline)
+        except ContainerNotFound:
+            return answered
         if info.labels.get(_identity.ATTEMPT) == attempt:
             backend.remove_workload(info.id, deadline=deadline)
+        return True
+
+    with suppress(EngineError, ContainerNotFound):
+        wait_until(is_settled, deadline=deadline)
 
 
 def wait_until_up(backend: Backend, id: str, config: ContainerConfig, *, deadline: Deadline | None = None) -> None:

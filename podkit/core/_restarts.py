@@ -22,7 +22,7 @@ class _Restart:
     """Restarts of one container: at most one at a time, and how many have begun."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.count = 0
 
 

@@ -38,18 +38,19 @@ class SessionEntry:
         self.lock = threading.RLock()
         self.depth = 0  # how often the thread that has the lock holds the entry
         self._uses_lock = threading.Lock()  # guards _uses
-        self._uses = 0
+        self._uses: set[object] = set()
 
     @contextmanager
     def using(self) -> Iterator[None]:
         """Count as a use of the session: it does not expire meanwhile, and is idle only from the end on."""
-        with self._uses_lock:
-            self._uses += 1
+        use = object()
         try:
+            with self._uses_lock:
+                self._uses.add(use)
             yield
         finally:
             with self._uses_lock:
-                self._uses -= 1
+                self._uses.discard(use)
             session = self.session
             if session is not None:
                 session.last_active_at = utc_now()
@@ -57,7 +58,7 @@ class SessionEntry:
     @property
     def in_use(self) -> bool:
         """Whether a thread of this process uses the session."""
-        return self._uses > 0
+        return bool(self._uses)
 
 
 class SessionTable:

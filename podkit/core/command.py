@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import codecs
 import signal
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -176,12 +175,32 @@ class Command:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with suppress(CommandInterrupted, InvalidInput):  # then nothing of it runs either
+        try:
             self.kill()
+        except (CommandInterrupted, InvalidInput):
+            pass  # then nothing of it runs either
+        except BaseException:  # such as of a signal's handler
+            self._execution.abandon()
+            raise
 
     def __repr__(self) -> str:
         outcome = self._execution.outcome
         return f"<Command {f'exit_code={outcome.exit_code}' if self._execution.ended else 'running'}>"
+
+
+def unless_interrupted(start: Callable[[list[Command]], Command]) -> Command:
+    """Return a command that `start` gives; kill it where something is raised before it can be returned.
+
+    Args:
+        start: adds the command to its list before it sends anything of it.
+    """
+    prepared: list[Command] = []
+    try:
+        return start(prepared)
+    except BaseException:  # such as of a signal's handler: nobody else knows of the command
+        for command in prepared:
+            command._execution.abandon()
+        raise
 
 
 _NAMES: dict[Stream, Literal["stdout", "stderr"]] = {Stream.STDOUT: "stdout", Stream.STDERR: "stderr"}

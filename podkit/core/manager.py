@@ -20,7 +20,7 @@ from podkit.agent import files as container_files
 from podkit.agent.agent_exec import AgentExec
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.agent.files import FILE_SECONDS
-from podkit.agent.runner import Runner
+from podkit.agent.runner import Runner, latest
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
 from podkit.core import _identity, _lifecycle
 from podkit.core._checks import check_absolute_path, check_content, check_path_text, check_prefix, shown
@@ -32,7 +32,7 @@ from podkit.core._request import Request
 from podkit.core._restarts import RESTART_SECONDS, Restarts
 from podkit.core._spec import workload_spec
 from podkit.core._workspace import WorkspaceWatch
-from podkit.core.command import Command
+from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.isolation import Isolation
 from podkit.core.models import (
@@ -203,14 +203,32 @@ class BaseContainerManager(ABC):
         }
         specs, networks = [mount_spec(mount) for mount in mounts], self._networks(config, deadline)
 
+        user_id, session_id = identity.user_id, identity.session_id
+
         def pulling(text: str) -> None:
             notify(self.event_handler.on_image_pulling, config.image, text)
+
+        def made(id: str) -> None:
+            record = ContainerRecord(
+                id=id,
+                name=spec.name,
+                user_id=user_id,
+                session_id=session_id,
+                config=config,
+                requested=requested,
+                created_at=utc_now(),
+                workspace=workspace,
+                mounts=mounts,
+            )
+            with self._lock:
+                self._records[id] = record
+                self._never_started[id] = spec.attachable
 
         while True:
             agent = binary.shared_files() if self._places_agent else None
             spec = workload_spec(identity.name, config, labels, specs, networks, agent)
             try:
-                id, adopted = _lifecycle.get_or_create(self.backend, identity, spec, pulling, deadline=deadline)
+                id, adopted = _lifecycle.get_or_create(self.backend, identity, spec, pulling, made, deadline=deadline)
                 break
             except NotSupported as exc:
                 if agent is None:
@@ -219,35 +237,45 @@ class BaseContainerManager(ABC):
                 self._places_agent = False
         if adopted:
             return self._hold(adopted)
-        user_id, session_id = identity.user_id, identity.session_id
-        record = ContainerRecord(
-            id=id,
-            name=spec.name,
-            user_id=user_id,
-            session_id=session_id,
-            config=config,
-            requested=requested,
-            created_at=utc_now(),
-            workspace=workspace,
-            mounts=mounts,
-        )
-        with self._lock:
-            self._records[id] = record
-            self._never_started[id] = spec.attachable
+        record = self.containers[id]
         _logger.info("created container %s for user %r, session %r", spec.name, user_id, session_id)
         notify(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
         return record
 
     @contextmanager
     def _cleaning_up(self, identity: Identity, config: ContainerConfig) -> Iterator[None]:
-        """Leave no empty workspace behind a failed creation, and tell the event handler of it."""
+        """Leave nothing behind a creation that failed or was interrupted; tell the event handler where it failed."""
+        user_id, session_id = identity.user_id, identity.session_id
         try:
             yield
-        except Exception as exc:
-            self._drop_empty_workspace(identity)
-            failed = self.event_handler.on_container_creation_failed
-            notify(failed, identity.user_id, identity.session_id, config, exc)
+        except BaseException as exc:
+            if isinstance(exc, PodkitError):  # whatever raised it has taken back what it had made
+                self._drop_empty_workspace(identity)
+            else:  # such as of a signal's handler, which may come at any moment
+                self.undo_creation(user_id, session_id)
+            if isinstance(exc, Exception):
+                notify(self.event_handler.on_container_creation_failed, user_id, session_id, config, exc)
             raise
+
+    def undo_creation(self, user_id: str, session_id: str, container_id: str | None = None) -> None:
+        """Remove what a creation has left that did not come to its end; raises nothing.
+
+        That is a container of the session that this manager has made and not started, and an empty workspace.
+
+        Args:
+            user_id: whose session.
+            session_id: which one.
+            container_id: remove this one as well, though it was started.
+        """
+        identity = Identity.of(self.container_prefix, user_id, session_id)
+        with self._lock:
+            records = map(self._records.get, list(self._never_started))
+            made = [record.id for record in records if record and record.name == identity.name and not record.was_found]
+        for id in [*made, container_id]:
+            if id is not None:
+                with suppress(PodkitError):
+                    self.remove_container(id, deadline=Deadline.after(CLEAN_UP_SECONDS))
+        self._drop_empty_workspace(identity)
 
     def _drop_empty_workspace(self, identity: Identity) -> None:
         directory = self.get_data_dir(identity.user_id, identity.session_id)
@@ -537,11 +565,16 @@ class BaseContainerManager(ABC):
             input=b"",
             max_output_bytes=max_output_bytes,
         )
-        return self.open(container_id, request)
+        return unless_interrupted(lambda prepared: self.open(container_id, request, prepared))
 
-    def open(self, container_id: str, request: CommandRequest) -> Command:
-        """Start a command that has been checked; see `popen`."""
-        return Command(self._runner.open(container_id, request))
+    def open(self, container_id: str, request: CommandRequest, prepared: list[Command]) -> Command:
+        """Start a command that has been checked; see `popen`. `prepared` has it before anything of it is sent."""
+        deadline = latest(request.timeout)
+        execution = self._runner.prepare(container_id, request, deadline)
+        command = Command(execution)
+        prepared.append(command)
+        execution.start(deadline)
+        return command
 
     def run(self, container_id: str, request: CommandRequest) -> ProcessResult:
         """Run a command that has been checked; see `execute_command`."""

@@ -17,7 +17,7 @@ from podkit.core._lifecycle import WITHOUT_CONFIG, another_configuration, confli
 from podkit.core._recovery import Remedy, reason, remedy_for
 from podkit.core._request import Request
 from podkit.core._table import BUSY, SessionEntry, SessionTable
-from podkit.core.command import Command
+from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager, ContainerRecord
@@ -31,7 +31,7 @@ from podkit.errors import (
     SessionConflict,
     SessionNotFound,
 )
-from podkit.utils._deadline import NEVER, held
+from podkit.utils._deadline import NEVER, held, tried
 from podkit.utils.paths import resolve_container_path
 
 T = TypeVar("T")
@@ -131,9 +131,12 @@ class BaseSessionManager:
                 return self._active(entry)
             try:
                 return self._open(entry, wanted)
-            except Exception as exc:
+            except BaseException as exc:
+                if not isinstance(exc, PodkitError):  # such as of a signal's handler, which may come at any moment
+                    self._undo_creation(entry)
                 entry.session = None
-                notify(self.event_handler.on_session_creation_failed, user_id, session_id, exc)
+                if isinstance(exc, Exception):
+                    notify(self.event_handler.on_session_creation_failed, user_id, session_id, exc)
                 raise
 
     def get_session(self, user_id: str, session_id: str) -> Session | None:
@@ -196,6 +199,7 @@ class BaseSessionManager:
     def _create(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
         manager = self.container_manager
         wanted = config or (ContainerConfig(image=self.default_image) if self.default_image else ContainerConfig())
+        entry.record = None
         try:
             container_id, _ = manager.create_container(entry.user_id, entry.session_id, wanted)
         except SessionConflict as exc:
@@ -205,13 +209,18 @@ class BaseSessionManager:
             if session := self._find(entry, config):
                 return session
             raise ContainerNotFound("another process created the session's container and closed it again") from exc
-        record = manager.containers[container_id]
+        entry.record = record = manager.containers[container_id]
         manager.start_container(container_id, record.config)
         session = self._connect(entry, record)
         session.status = ContainerStatus.RUNNING
         if not record.was_found:  # else another process has just created it
             notify(self.event_handler.on_session_created, session)
         return session
+
+    def _undo_creation(self, entry: SessionEntry) -> None:
+        """Remove the container that this manager has made for a session that its caller does not get to see."""
+        made = entry.record.id if entry.record and not entry.record.was_found else None
+        self.container_manager.undo_creation(entry.user_id, entry.session_id, made)
 
     def _connect(self, entry: SessionEntry, record: ContainerRecord) -> Session:
         """Make the session object of a container."""
@@ -257,8 +266,14 @@ class BaseSessionManager:
     ) -> ContainerRecord:
         _logger.info("recreating container %s", record.name)
         session.status, session.container_id = ContainerStatus.ERROR, None  # until the new one runs
-        entry.record = record = self.container_manager.recreate_container(record, deadline=deadline)
-        self.container_manager.start_container(record.id, record.config, deadline=deadline)
+        manager = self.container_manager
+        try:
+            entry.record = record = manager.recreate_container(record, deadline=deadline)
+            manager.start_container(record.id, record.config, deadline=deadline)
+        except BaseException as exc:
+            if not isinstance(exc, PodkitError):
+                manager.undo_creation(entry.user_id, entry.session_id)
+            raise
         session.container_id, session.container_name = record.id, record.name
         for key in FAILURE_KEYS:
             session.metadata.pop(key, None)
@@ -385,7 +400,10 @@ class BaseSessionManager:
         )
         deadline = latest(timeout)
         entry = self._require(user_id, session_id, deadline)
-        return self._use(entry, lambda container_id: self.container_manager.open(container_id, request), deadline)
+        manager = self.container_manager
+        return unless_interrupted(
+            lambda prepared: self._use(entry, lambda id: manager.open(id, request, prepared), deadline)
+        )
 
     def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
         """Write a file of the session, in one step, and give its absolute path inside.
@@ -497,19 +515,17 @@ class BaseSessionManager:
         """
         closed = []
         for entry in self._table.entries():
-            if not entry.lock.acquire(blocking=False):
-                continue  # it is being made, recovered or closed: so it is not idle
-            try:
+            with tried(entry.lock) as locked:
                 session = entry.session
-                if session is None or not session.is_expired() or self._busy(entry):
+                if not locked or session is None:  # it is being made, recovered or closed: so it is not idle
                     continue
-                notify(self.event_handler.on_session_expired, session)
-                self.close_session(entry.user_id, entry.session_id)
-                closed.append(session)
-            except PodkitError as exc:  # the others expire all the same
-                _logger.warning("session %r could not be closed: %s", entry.session_id, exc)
-            finally:
-                entry.lock.release()
+                try:
+                    if session.is_expired() and not self._busy(entry):
+                        notify(self.event_handler.on_session_expired, session)
+                        self.close_session(entry.user_id, entry.session_id)
+                        closed.append(session)
+                except PodkitError as exc:  # the others expire all the same
+                    _logger.warning("session %r could not be closed: %s", entry.session_id, exc)
         return closed
 
     def _busy(self, entry: SessionEntry) -> bool:

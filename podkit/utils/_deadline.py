@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,26 +69,45 @@ NEVER = Deadline(math.inf)
 """A deadline that never expires."""
 
 
-class _Lock(Protocol):
+class _RLock(Protocol):
+    """A lock of `threading.RLock`: only that one refuses to be released by a thread that does not hold it."""
+
     def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...  # noqa: FBT001
 
     def release(self) -> None: ...
 
 
 @contextmanager
-def held(lock: _Lock, deadline: Deadline, what: str, *, late: type[PodkitError] = SessionBusy) -> Iterator[None]:
+def tried(lock: _RLock, seconds: float = 0) -> Iterator[bool]:
+    """Hold a lock inside the block, if it can be had in so many seconds; gives whether it is held.
+
+    Whatever a signal's handler raises, and at whatever moment, the lock does not stay held.
+    """
+    try:
+        acquired = lock.acquire(timeout=seconds)
+    except BaseException:  # of such a handler, which may have run when the lock was held already
+        with suppress(RuntimeError):  # it was not
+            lock.release()
+        raise
+    try:
+        yield acquired
+    finally:
+        if acquired:
+            lock.release()
+
+
+@contextmanager
+def held(lock: _RLock, deadline: Deadline, what: str, *, late: type[PodkitError] = SessionBusy) -> Iterator[None]:
     """Hold a lock, waiting for it until the deadline at most.
 
     Raises:
         SessionBusy: or `late`: another thread still held it; `what` says what it may be doing.
     """
     seconds = deadline.wait_seconds(threading.TIMEOUT_MAX)
-    if not lock.acquire(timeout=threading.TIMEOUT_MAX if seconds is None else seconds):
-        raise late(f"another thread is still {what}: try again, or with a longer timeout")
-    try:
+    with tried(lock, threading.TIMEOUT_MAX if seconds is None else seconds) as acquired:
+        if not acquired:
+            raise late(f"another thread is still {what}: try again, or with a longer timeout")
         yield
-    finally:
-        lock.release()
 
 
 def call_deadline(deadline: Deadline | None, longest: float = ENGINE_CALL_SECONDS) -> Deadline:

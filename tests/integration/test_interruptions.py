@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from podkit import SessionProxy, get_docker_session
+from podkit.backends.docker import DockerBackend
+from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig
 from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted
-from tests.integration.conftest import OpenSession
+from podkit.utils.paths import get_workspace_path
+from tests.integration.conftest import OpenSession, long_config
 from tests.support.engine import Engine, container_of
+from tests.support.interrupts import interrupt
 from tests.support.processes import start_python
 from tests.support.programs import MARK, SURVIVORS
 from tests.support.waiting import eventually, within
 
 pytestmark = pytest.mark.integration
+
+SHORT = 1.0
+LIMIT = 5_000  # more moments than a command has
+LIST = r"cat /proc/[0-9]*/cmdline | tr '\0' ' '"
 
 INTERRUPTED = """
 import sys
@@ -132,6 +143,57 @@ def test_what_a_callback_raises_ends_the_command(open_session: OpenSession, engi
 
     assert not [line for line in engine.processes(container_of(session)) if MARK in line]
     assert session.execute_command("echo alive").stdout == "alive\n"
+
+
+def in_a_block(session: SessionProxy, command: str) -> None:
+    """Run a command as long as a block lasts."""
+    with session.popen(command):
+        pass
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda session, command: session.execute_command(command, timeout=SHORT),
+        lambda session, _: session.execute_command("true"),
+        in_a_block,
+    ],
+    ids=["a command that is over its time", "a command that ends", "a block"],
+)
+def test_nothing_runs_on_at_whatever_moment_a_signals_handler_raises(
+    open_session: OpenSession, manager: SimpleContainerManager, run: Callable[[SessionProxy, str], object]
+) -> None:
+    session = open_session()
+    other = open_session(None, on=BaseSessionManager(manager))
+    other.execute_command("true")
+    marks = (f"{MARK}{moment}" for moment in itertools.count())
+    for moment in range(1, LIMIT, 2):
+        mark = next(marks)
+        began = time.monotonic()
+        where = interrupt(lambda mark=mark: run(session, f"echo begun; exec sleep {mark}"), moment)
+        if where is None or time.monotonic() - began >= SHORT:
+            break  # the moments after the kill
+        if "command.py" in where and "__exit__ (call)" in where:
+            continue  # of the block: before anything of ours can be done
+        assert eventually(lambda mark=mark: mark not in other.execute_command(LIST).stdout, seconds=5), where
+        with within(2):
+            assert session.execute_command("echo alive").stdout == "alive\n", where
+    assert 250 < moment < LIMIT - 2
+
+
+def test_an_interrupted_creation_leaves_nothing_on_the_engine(
+    backend: DockerBackend, engine: Engine, workspace: Path, workspace_host: Path
+) -> None:
+    for moment in range(60, LIMIT, 120):
+        manager = SimpleContainerManager(backend, engine.prefix, workspace, workspace_host)
+        sessions = BaseSessionManager(manager)
+        where = interrupt(lambda made=sessions: made.create_session("bob", "1", long_config()), moment)
+        if where is None:
+            break
+        assert engine.names() == [], where
+        assert not get_workspace_path(workspace, "bob", "1").exists(), where
+    sessions.close_session("bob", "1")
+    assert 500 < moment < LIMIT - 120
 
 
 @pytest.mark.parametrize("shape", ["plain", "sigterm_ignored", "env_i_setsid"])

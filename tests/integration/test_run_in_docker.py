@@ -116,6 +116,7 @@ def test_the_container_of_a_caller_that_was_killed_stops_by_itself_within_second
         assert eventually(lambda: bool(facade.names()), seconds=20)
         [name] = facade.names()
         assert facade.inspect(name)["Config"]["Cmd"] == ["sleep", "10"]
+        assert eventually(lambda: facade.state(name) == "running", seconds=20)
         process.kill()
         process.communicate()
         assert eventually(lambda: facade.state(name) == "exited", seconds=60)

@@ -19,7 +19,7 @@ class NetworkUsed(AssertionError):
     """A unit test tried to leave this machine; no `OSError`, so that nothing under test takes it for an answer."""
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def no_network() -> Iterator[None]:
     """Fail whoever connects to anything but a Unix socket."""
     methods = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex", "sendto")}

@@ -154,8 +154,8 @@ void signal_descendants(int number);
  * and says whether there are children. The caller blocks SIGCHLD. */
 int kill_descendants(int milliseconds, int (*reap)(void));
 
-/* Count the commands that run in this container, through any channel. */
-uint32_t count_commands(void);
+/* Count the commands that run in this container through other channels than this process. */
+uint32_t count_commands_of_others(void);
 #define COMMAND_NAME "podkit-command" /* of supervisors, as the kernel shows it */
 #define CHANNEL_NAME "podkit-channel"
 

@@ -545,7 +545,9 @@ static void obey(const struct header *header, char *data)
     if (header->type == START) {
         start(header->id, data, header->length);
     } else if (header->type == PING) {
-        uint32_t count = count_commands();
+        uint32_t count = count_commands_of_others(); /* a supervisor is seen a little longer than its command */
+        for (struct command *command = commands; command; command = command->next)
+            count += !command->dead && !command->finished;
         send_frame(PONG, header->id, &count, sizeof count);
     } else if (!command) {
         return; /* it has ended meanwhile */

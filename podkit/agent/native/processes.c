@@ -220,7 +220,7 @@ int is_channel(const struct process *process)
     return process->pid != 1 && (process->parent == 0 || (process->parent == 1 && process->session == 1));
 }
 
-uint32_t count_commands(void)
+uint32_t count_commands_of_others(void)
 {
     struct table table = {0};
     uint32_t count = 0;
@@ -228,8 +228,8 @@ uint32_t count_commands(void)
         for (size_t i = 0; i < table.count; i++) {
             struct process *parent = find(&table, table.rows[i].parent);
             /* a supervisor stays in its channel's session; what a command starts can neither stay nor come back */
-            count += strcmp(table.rows[i].name, COMMAND_NAME) == 0 && parent && is_channel(parent) &&
-                     table.rows[i].session == parent->session;
+            count += strcmp(table.rows[i].name, COMMAND_NAME) == 0 && table.rows[i].state != 'Z' && parent &&
+                     parent->pid != getpid() && is_channel(parent) && table.rows[i].session == parent->session;
         }
     free(table.rows);
     return count;

@@ -270,7 +270,7 @@ def test_an_agent_that_takes_nothing_holds_up_nobody_past_the_deadline(
     first, second = start(channel), start(channel)
     stream.takes_input = False
     stuck = threads.submit(channel.send_signal, first, 15, Deadline.after(30))
-    assert eventually(channel._sending.locked)
+    assert eventually(lambda: channel._is_sending)
 
     with within(3), pytest.raises(EngineTimeout):
         channel.kill(second, Deadline.after(0.1))
@@ -356,7 +356,7 @@ def test_an_interruption_that_may_have_lost_frames_breaks_the_channel(channel: C
 
 def test_closing_wakes_whoever_waits(channel: Channel, threads: ThreadPoolExecutor) -> None:
     waits = [threads.submit(finish, channel, start(channel)) for _ in range(3)]
-    assert eventually(channel._reading.locked)
+    assert eventually(lambda: channel._reader is not None)
     channel.close()
     assert all(isinstance(wait.exception(10), ChannelBroken) for wait in waits)
 
@@ -365,7 +365,7 @@ def test_closing_wakes_whoever_waits(channel: Channel, threads: ThreadPoolExecut
 
 
 def waiting(channel: Channel, count: int) -> Callable[[], bool]:
-    return lambda: len(channel._waiting) == count and channel._reading.locked()
+    return lambda: len(channel._waiting) == count and channel._reader is not None
 
 
 def test_the_thread_that_reads_passes_that_on_when_it_has_what_it_waited_for(

@@ -47,7 +47,7 @@ def spec(config: ContainerConfig = CONFIG, **changes: Any) -> Any:
 def get(fake: FakeBackend, wanted: Any = None, seconds: float | None = None) -> tuple[str, bool]:
     """Get or create; give the id, and whether it was adopted."""
     deadline = None if seconds is None else Deadline.after(seconds)
-    id, adopted = get_or_create(fake, IDENTITY, wanted or spec(), lambda text: None, deadline=deadline)
+    id, adopted = get_or_create(fake, IDENTITY, wanted or spec(), lambda text: None, lambda id: None, deadline=deadline)
     return id, adopted is not None
 
 
@@ -177,7 +177,7 @@ def test_looking_for_what_is_not_there_finds_nothing(fake: FakeBackend) -> None:
 def test_a_missing_image_is_pulled_with_progress() -> None:
     fake, told = FakeBackend(images=[], registry=["some:image"]), []
     fake.connect()
-    get_or_create(fake, IDENTITY, spec(), told.append)
+    get_or_create(fake, IDENTITY, spec(), told.append, lambda id: None)
     assert told == ["some:image: pulled"]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from podkit.errors import EngineTimeout, SessionBusy
 from podkit.testing import ManualClock
-from podkit.utils._deadline import NEVER, Deadline, call_deadline, held, wait_until
+from podkit.utils._deadline import NEVER, Deadline, call_deadline, held, tried, wait_until
 from tests.support.waiting import within
 
 
@@ -74,35 +75,83 @@ def test_a_call_after_its_deadline_is_not_made() -> None:
 # --- locks -----------------------------------------------------------------------------------------
 
 
+def is_held_elsewhere(lock: threading.RLock) -> bool:
+    """Whether another thread than one that is made for this holds it."""
+    with ThreadPoolExecutor() as threads:
+        return not threads.submit(take_and_release, lock).result()
+
+
+def take_and_release(lock: threading.RLock) -> bool:
+    with tried(lock) as taken:
+        return taken
+
+
+class InterruptedLock:
+    """A lock whose waiter a signal's handler interrupts, before or after it has the lock."""
+
+    def __init__(self, *, too_late: bool) -> None:
+        self.inner = threading.RLock()
+        self._too_late = too_late
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self._too_late:
+            self.inner.acquire(blocking, timeout)
+        raise KeyboardInterrupt
+
+    def release(self) -> None:
+        self.inner.release()
+
+
+@pytest.mark.parametrize("too_late", [False, True])
+def test_a_lock_does_not_stay_held_where_its_waiter_is_interrupted(too_late: bool) -> None:
+    lock = InterruptedLock(too_late=too_late)
+    with pytest.raises(KeyboardInterrupt), held(lock, Deadline.after(1), "busy"):
+        raise AssertionError("unreachable")
+    assert not is_held_elsewhere(lock.inner)
+
+
+def test_a_lock_is_tried_without_waiting() -> None:
+    lock = threading.RLock()
+    with tried(lock) as taken:
+        assert taken
+        assert is_held_elsewhere(lock)
+    assert not is_held_elsewhere(lock)
+
+
 def test_a_lock_is_held_inside_the_block_alone() -> None:
-    lock = threading.Lock()
+    lock = threading.RLock()
     with held(lock, Deadline.after(None), "busy"):
-        assert lock.locked()
-    assert not lock.locked()
+        assert is_held_elsewhere(lock)
+    assert not is_held_elsewhere(lock)
 
 
 def test_a_lock_that_another_thread_holds_is_waited_for_until_the_deadline() -> None:
-    lock = threading.Lock()
-    lock.acquire()
+    lock = threading.RLock()
+
+    def wait_for_it() -> None:
+        with held(lock, Deadline.after(0.05), "closing it"):
+            raise AssertionError("unreachable")
+
     with (
+        ThreadPoolExecutor() as threads,
+        lock,
         within(1),
         pytest.raises(SessionBusy, match="still closing it"),
-        held(lock, Deadline.after(0.05), "closing it"),
     ):
-        raise AssertionError("unreachable")
-    assert lock.locked()
+        threads.submit(wait_for_it).result()
+    assert not is_held_elsewhere(lock)
 
 
 def test_a_lock_is_released_when_its_block_raises() -> None:
-    lock = threading.Lock()
+    lock = threading.RLock()
     with pytest.raises(KeyError), held(lock, Deadline.after(1), "busy"):
         raise KeyError
-    assert not lock.locked()
+    assert not is_held_elsewhere(lock)
 
 
 @pytest.mark.parametrize("seconds", [1e9, 1e300])
 def test_a_very_long_deadline_is_no_error(seconds: float) -> None:
-    with held(threading.Lock(), Deadline.after(seconds), "busy"):
+    with held(threading.RLock(), Deadline.after(seconds), "busy"):
         pass
 
 

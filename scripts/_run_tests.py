@@ -1,6 +1,7 @@
 """The last step of test.sh, which becomes this process, so that a signal for the one reaches the other.
 
 Runs pytest, in a container of the runner's image or right here, gives back its exit code, and leaves nothing behind.
+Tests that failed are run once more, alone and one after another: what passes then is unsteady, and named.
 """
 
 import contextlib
@@ -26,6 +27,9 @@ from podkit.backends._endpoint import Endpoint
 GRACE_SECONDS = 10  # for the fixtures of interrupted tests to remove what they made
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE
 LABEL = "podkit.test-runner"
+FAILED = "failed.json"  # in the workspace
+UNSTEADY_MOST = 3  # with more of them the run fails
+AGAIN_MOST = 20  # with more that failed, it is no matter of chance
 
 
 class Interrupted(BaseException):
@@ -42,8 +46,11 @@ def main() -> None:
             signal.signal(number, interrupt)
     run = None
     try:
-        run = Run(*find(), arguments=sys.argv[2:] or ["-n", "4"])
-        code = run.in_container(image) if (image := sys.argv[1]) else run.here()
+        run = Run(*find(), image=sys.argv[1])
+        arguments = sys.argv[2:] or ["-n", "4"]
+        code = run.tests(arguments)
+        if failed := run.failed_tests():
+            code = run.once_more(failed, code)
     except Interrupted as exc:
         code = 128 + exc.number
     finally:
@@ -61,22 +68,47 @@ def interrupt(number: int, _: FrameType | None) -> None:
 class Run:
     """One run of the tests; all that belongs to it has its id in a name, a label or a path."""
 
-    def __init__(self, endpoint: Endpoint, client: docker.APIClient, arguments: list[str]) -> None:
+    def __init__(self, endpoint: Endpoint, client: docker.APIClient, image: str) -> None:
         self.client = client
         self.host = endpoint.url
-        self.arguments = arguments
+        self.image = image  # of the runner; none to run the tests right here
         self.id = secrets.token_hex(6)
         self.marks = [self.id]
         self.workspace = Path.cwd() / ".test-workspace" / self.id
+        self.workspace.mkdir(parents=True)
         self.environment = {
             "PODKIT_TEST_RUN_ID": self.id,
             "PODKIT_TEST_WORKSPACE": str(self.workspace),
             "PODKIT_TEST_WORKSPACE_HOST": str(self.workspace),
+            "PODKIT_TEST_FAILED": str(self.workspace / FAILED),
         }
 
-    def here(self) -> int:
-        self.workspace.mkdir(parents=True)
-        command = [sys.executable, "-m", "pytest", *self.arguments]
+    def tests(self, arguments: list[str]) -> int:
+        return self.in_container(arguments) if self.image else self.here(arguments)
+
+    def failed_tests(self) -> list[str]:
+        """Which tests failed in the run before; none where something else went wrong as well."""
+        with contextlib.suppress(FileNotFoundError):
+            return list(json.loads((self.workspace / FAILED).read_text()))
+        return []
+
+    def once_more(self, failed: list[str], code: int) -> int:
+        """Run tests that failed alone and one after another; the exit code of both runs together."""
+        if len(failed) > AGAIN_MOST:
+            print(f"{len(failed)} tests failed: too many to look whether they are unsteady", file=sys.stderr)
+            return code
+        print(f"\nOnce more, alone and one after another, what failed ({len(failed)})", flush=True)
+        again = self.tests(["-n", "0", *failed])
+        still = self.failed_tests() if again else []
+        if again and not still:
+            return again
+        unsteady = [name for name in failed if name not in still]
+        for name in unsteady:
+            print(f"UNSTEADY, failed once and passed alone: {name}")
+        return again or (code if len(unsteady) > UNSTEADY_MOST else 0)
+
+    def here(self, arguments: list[str]) -> int:
+        command = [sys.executable, "-m", "pytest", *arguments]
         # Ctrl-C at a terminal reaches pytest by itself, and --pdb needs the terminal. Elsewhere it is passed on, in
         # all cases once: a second one would end the fixtures in the middle.
         terminal = sys.stdin.isatty()
@@ -93,15 +125,16 @@ class Run:
             finally:
                 pytest.kill()
 
-    def in_container(self, image: str) -> int:
+    def in_container(self, arguments: list[str]) -> int:
         if not self.host.startswith("unix://"):
             sys.exit(f"The runner needs the engine's socket, and this engine is at {self.host}: try --local")
-        self.workspace.mkdir(parents=True)
         network = f"podkit-runner-{self.id}"
-        self.client.create_network(network, driver="bridge", labels={LABEL: self.id})
+        if not self.client.networks(names=[network]):
+            self.client.create_network(network, driver="bridge", labels={LABEL: self.id})
+        self.remove_runner()
         container = self.client.create_container(
-            image,
-            ["python", "-m", "pytest", *self.arguments],
+            self.image,
+            ["python", "-m", "pytest", *arguments],
             name=network,
             labels={LABEL: self.id},
             tty=sys.stdout.isatty(),
@@ -135,7 +168,8 @@ class Run:
         }
         passed["COLUMNS"] = str(shutil.get_terminal_size().columns)
         passed |= {"PODKIT_TEST_IN_RUNNER": "1", "PODKIT_TEST_RUNNER_NETWORK": network}
-        return passed | self.environment | {"PODKIT_TEST_WORKSPACE": "/test-workspace"}
+        here = {"PODKIT_TEST_WORKSPACE": "/test-workspace", "PODKIT_TEST_FAILED": f"/test-workspace/{FAILED}"}
+        return passed | self.environment | here
 
     def print_output_of(self, container: str) -> Callable[..., bool]:
         """Starts printing; what it returns waits for the end, at most as many seconds as it is given."""
@@ -161,10 +195,13 @@ class Run:
         finally:
             self.clean_workspace()
 
+    def remove_runner(self) -> None:
+        with contextlib.suppress(NotFound):
+            self.client.remove_container(f"podkit-runner-{self.id}", force=True, v=True)
+
     def clean_engine(self) -> None:
         runner = f"podkit-runner-{self.id}"
-        with contextlib.suppress(NotFound):
-            self.client.remove_container(runner, force=True, v=True)
+        self.remove_runner()
         for row in filter(self.is_ours, self.client.containers(all=True)):
             self.remove("container", row["Names"][0].lstrip("/"), self.client.remove_container, force=True, v=True)
         for row in filter(self.is_ours, self.client.volumes()["Volumes"] or []):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.failures import Failures
 from tests.support.run import IN_RUNNER, WORKER, new_prefix, run_id, workspaces, workspaces_host
 
 if TYPE_CHECKING:  # the unit tests load no engine's SDK
@@ -30,6 +31,7 @@ NGINX_IMAGE = "podkit-test-nginx:bookworm"
 
 _engine_pids = pytest.StashKey[set[int]]()
 _leftovers = pytest.StashKey[list[str]]()
+_failures = pytest.StashKey[Failures]()
 
 # --- the run -----------------------------------------------------------------------------------------
 
@@ -48,6 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PODKIT_TEST_WORKSPACE_HOST", os.environ["PODKIT_TEST_WORKSPACE"])
     config.stash[_engine_pids] = set()
     config.stash[_leftovers] = []
+    if not hasattr(config, "workerinput"):
+        config.stash[_failures] = Failures(config)
+        config.pluginmanager.register(config.stash[_failures])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -69,8 +74,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["engine_pid"] = os.getpid() if pids else 0
         return
-    if not pids:
-        return
+    if pids:
+        _look_for_leftovers(session, pids)
+    if path := os.environ.get("PODKIT_TEST_FAILED"):
+        only_tests = session.exitstatus == pytest.ExitCode.TESTS_FAILED and not session.config.stash[_leftovers]
+        session.config.stash[_failures].write(path, all_else_is_well=only_tests)
+
+
+def _look_for_leftovers(session: pytest.Session, pids: set[int]) -> None:
     from podkit.backends.docker import DockerBackend
     from tests.support.leftovers import Run, find_leftovers, remove
 

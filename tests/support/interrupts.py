@@ -37,7 +37,7 @@ class _Profiler:
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         code = frame.f_code
-        if event not in ("call", "c_return") or not _is_seen(code.co_filename):
+        if event not in ("call", "c_return") or not _is_seen(code.co_filename) or _is_fakes(frame):
             return
         if code.co_name == "<genexpr>":  # may be its end, out of which nothing can be raised
             return
@@ -50,3 +50,10 @@ class _Profiler:
 
 def _is_seen(path: str) -> bool:
     return any(part in path for part in _SEEN) and not any(part in path for part in _NOT_SEEN)
+
+
+def _is_fakes(frame: FrameType | None) -> bool:
+    """Whether a fake does this, or has it done."""
+    while frame and _NOT_SEEN[0] not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None

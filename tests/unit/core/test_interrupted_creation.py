@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from podkit.core import _lifecycle
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig
 from podkit.core.session import BaseSessionManager
@@ -19,12 +18,6 @@ CONFIG = ContainerConfig(image="some:image")
 STEP = 3  # which is enough to meet each step of a creation
 LIMIT = 5_000
 """More moments than any of these actions has."""
-
-
-@pytest.fixture(autouse=True)
-def no_long_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interrupted creation that the engine never heard of is waited for all the same."""
-    monkeypatch.setattr(_lifecycle, "CLEAN_UP_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -200,12 +199,6 @@ def test_a_signature_is_the_contracts(path: str) -> None:
     assert shown(listed) == wanted
 
 
-@pytest.mark.parametrize("path", SIGNATURES)
-def test_no_signature_takes_just_anything(path: str) -> None:
-    kinds = {one.kind for one in parameters(path)}
-    assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
-
-
 @pytest.mark.parametrize("path", NAMES)
 def test_a_name_is_there(path: str) -> None:
     assert find(path) is not None
@@ -327,40 +320,9 @@ def test_a_package_holds_a_docstring_and_nothing_else(package: str) -> None:
     assert ast.get_docstring(tree)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_a_docstring(module: str) -> None:
-    assert ast.get_docstring(source(module))
-
-
-def public_definitions(module: ModuleType) -> list[tuple[str, object]]:
-    """The public classes, functions and methods that a module defines itself."""
-    found: list[tuple[str, object]] = []
-    for name, value in vars(module).items():
-        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
-            continue
-        if inspect.isfunction(value):
-            found.append((name, value))
-        if inspect.isclass(value):
-            found.append((name, value))
-            found += [
-                (f"{name}.{inner}", method)
-                for inner, method in vars(value).items()
-                if not inner.startswith("_") and (inspect.isfunction(method) or isinstance(method, property))
-            ]
-    return found
-
-
-PUBLIC = [name for name in MODULES if not any(part.startswith("_") for part in name.split("."))]
-
-
-@pytest.mark.parametrize("module", PUBLIC)
-def test_whatever_is_public_has_a_docstring(module: str) -> None:
-    bare = [
-        name
-        for name, value in public_definitions(importlib.import_module(module))
-        if not (getattr(value, "__doc__", "") or "").strip()
-    ]
-    assert bare == []
+def test_every_module_has_a_docstring() -> None:
+    """Those of private names too, which ruff lets pass."""
+    assert [module for module in MODULES if not ast.get_docstring(source(module))] == []
 
 
 def test_the_types_are_shipped() -> None:

@@ -144,7 +144,7 @@ class StreamContract(Contract):
 
     # --- exit codes ---------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("code", [0, 1, 2, 42, 124, 125, 126, 127, 128, 137, 143, 255])
+    @pytest.mark.parametrize("code", [0, 1, 124, 126, 127, 128, 137, 255])
     def test_an_exit_code_is_the_programs_own(self, backend: Backend, workload: str, code: int) -> None:
         assert run(backend, workload, ["sh", "-c", f"exit {code}"]).exit_code == code
 

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually, within
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 77, 123, 124, 125, 126, 127, 128, 129, 137, 143, 200, 254, 255])
+@pytest.mark.parametrize("code", [0, 1, 124, 125, 126, 127, 128, 137, 255])
 def test_the_exit_code_is_the_commands_own(either: SessionProxy, code: int) -> None:
     result = either.execute_command(f"exit {code}")
 

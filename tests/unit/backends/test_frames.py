@@ -38,11 +38,11 @@ def test_frames_that_come_at_once_are_cut_into_chunks() -> None:
     assert list(FrameReader().feed(FRAMES)) == CHUNKS
 
 
-@pytest.mark.parametrize("cut", range(len(FRAMES) + 1))
-def test_frames_may_be_split_at_every_byte(cut: int) -> None:
-    reader = FrameReader()
-    chunks = [*reader.feed(FRAMES[:cut]), *reader.feed(FRAMES[cut:])]
-    assert joined(chunks) == CHUNKS
+def test_frames_may_be_split_at_every_byte() -> None:
+    for cut in range(len(FRAMES) + 1):
+        reader = FrameReader()
+        chunks = [*reader.feed(FRAMES[:cut]), *reader.feed(FRAMES[cut:])]
+        assert joined(chunks) == CHUNKS, cut
 
 
 def test_frames_may_come_byte_by_byte() -> None:
@@ -51,14 +51,14 @@ def test_frames_may_come_byte_by_byte() -> None:
     assert joined(chunks) == CHUNKS
 
 
-@pytest.mark.parametrize("cut", range(len(FRAMES) + 1))
-def test_a_reader_knows_whether_it_is_inside_a_frame(cut: int) -> None:
+def test_a_reader_knows_whether_it_is_inside_a_frame() -> None:
     ends = [0]
     for data in (b"out", b"err!", b"", b"", b"more"):
         ends.append(ends[-1] + 8 + len(data))
-    reader = FrameReader()
-    list(reader.feed(FRAMES[:cut]))
-    assert reader.inside_frame is (cut not in ends)
+    for cut in range(len(FRAMES) + 1):
+        reader = FrameReader()
+        list(reader.feed(FRAMES[:cut]))
+        assert reader.inside_frame is (cut not in ends), cut
 
 
 def test_an_empty_frame_gives_no_chunk() -> None:

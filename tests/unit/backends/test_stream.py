@@ -64,11 +64,11 @@ def test_what_comes_with_the_headers_belongs_to_the_stream() -> None:
     assert open_to(UPGRADE + frame(b"hello")) == frame(b"hello")
 
 
-@pytest.mark.parametrize("cut", range(1, len(UPGRADE) + 3, 4))
-def test_headers_may_come_in_two_pieces(cut: int) -> None:
+def test_headers_may_come_in_two_pieces() -> None:
     answer = UPGRADE + frame(b"hi")
-    received = open_to(answer[:cut], 0.002, answer[cut:])
-    assert frame(b"hi").startswith(received)
+    for cut in range(1, len(UPGRADE) + 3, 4):
+        received = open_to(answer[:cut], 0.002, answer[cut:])
+        assert frame(b"hi").startswith(received), cut
 
 
 def test_headers_may_come_byte_by_byte() -> None:

@@ -16,7 +16,8 @@ assert sessions.execute_command("bob", "123", "pytest -q").exit_code == 1
 
 Commands run without a process: a program is a Python function (see `Program`). Every workload has `cat`, `chown`,
 `echo`, `false`, `ls`, `mkdir`, `printenv`, `pwd`, `rm`, `sleep`, `true`, `wc`, `whoami`, `yes`, and a `sh -c` that
-knows a small part of the shell. Limits of memory, CPU and processes are taken and not enforced.
+runs one plain command. Script the rest whole, such as `FakeBackend({"make | tee log": Reply("done")})`. Limits of
+memory, CPU and processes are taken and not enforced.
 """
 
 from __future__ import annotations
@@ -51,7 +52,6 @@ from podkit.testing._file_scripts import FILE_SCRIPTS
 from podkit.testing._files import Files
 from podkit.testing._gate import Engine, Gate
 from podkit.testing._programs import BUILT_INS, Program
-from podkit.testing._shell import shell
 from podkit.testing._workload import KILLED, TERMINATED, FakeStream, Workload
 from podkit.utils._deadline import Clock
 
@@ -107,7 +107,7 @@ class FakeBackend:
         networks: Iterable[str] = ("bridge",),
         clock: Clock = time.monotonic,
     ) -> None:
-        self.programs: dict[str, Program] = {**BUILT_INS, "sh": shell, **FILE_SCRIPTS, **(programs or {})}
+        self.programs: dict[str, Program] = {**BUILT_INS, **FILE_SCRIPTS, **(programs or {})}
         self.images = None if images is None else set(images)
         self.registry = set(registry)
         self.networks = set(networks)

@@ -25,7 +25,7 @@ class Failures:
         worker = getattr(report, "worker_id", "main")
         if report.failed and report.nodeid not in self.ids:
             self.ids.append(report.nodeid)
-            why = report.longreprtext.strip().rpartition("\nE  ")[2].partition("\n")[0].strip()
+            why = report.longreprtext.partition("\nE  ")[2].partition("\n")[0].strip()
             before = self._last.get(worker, "no other")
             writer = self._config.get_terminal_writer()
             writer.line()

@@ -12,7 +12,7 @@ import pytest
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.session import BaseSessionManager
 from podkit.testing import FakeBackend
-from tests.unit.support import PREFIX, Recorder
+from tests.unit.support import PREFIX, Recorder, hello
 
 
 class NetworkUsed(AssertionError):
@@ -40,8 +40,8 @@ def no_network() -> Iterator[None]:
 
 @pytest.fixture
 def fake() -> FakeBackend:
-    """A connected engine in memory; `calls` begins empty."""
-    backend = FakeBackend()
+    """A connected engine in memory, with a program `hello SECONDS`; `calls` begins empty."""
+    backend = FakeBackend({"hello": hello})
     backend.connect()
     backend.calls.clear()
     return backend

@@ -16,7 +16,7 @@ from podkit.core.events import PodkitEventHandler
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus, Session
 from podkit.core.session import BaseSessionManager
-from podkit.testing import FakeBackend
+from podkit.testing import FakeBackend, Invocation, Pause, Steps
 
 T = TypeVar("T")
 
@@ -196,3 +196,10 @@ def in_child(act: Callable[[], object]) -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def hello(run: Invocation) -> Steps:
+    """A program that says hello and goes on for some seconds."""
+    yield "hello\n"
+    yield Pause(float(run.argv[1]))
+    return 0

@@ -133,8 +133,8 @@ def proxy(sessions: BaseSessionManager) -> SessionProxy:
 
 
 def test_a_proxy_runs_commands(proxy: SessionProxy) -> None:
-    result = proxy.execute_command("printenv A; pwd", "/tmp", {"A": "1"}, 5)
-    assert result.check().stdout == "1\n/tmp\n"
+    assert proxy.execute_command("printenv A", "/tmp", {"A": "1"}, 5).check().stdout == "1\n"
+    assert proxy.execute_command("pwd", "/tmp").stdout == "/tmp\n"
     assert proxy.execute_command(["cat"], input="hi", user="nobody").stdout == "hi"
 
 

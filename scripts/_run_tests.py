@@ -27,6 +27,8 @@ from podkit.backends._endpoint import Endpoint
 GRACE_SECONDS = 10  # for the fixtures of interrupted tests to remove what they made
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE
 LABEL = "podkit.test-runner"
+DEFAULT_ARGUMENTS = ["-n", "4"]
+OWN_ENGINE = "tests/trust/engine"  # tests that start an engine themselves: no container of another engine can do that
 FAILED = "failed.json"  # in the workspace
 UNSTEADY_MOST = 3  # with more of them the run fails
 AGAIN_MOST = 20  # with more that failed, it is no matter of chance
@@ -46,11 +48,9 @@ def main() -> None:
             signal.signal(number, interrupt)
     run = None
     try:
-        run = Run(*find(), image=sys.argv[1])
-        arguments = sys.argv[2:] or ["-n", "4"]
-        code = run.tests(arguments)
-        if failed := run.failed_tests():
-            code = run.once_more(failed, code)
+        image, *arguments = sys.argv[1:]
+        run = Run(*find())
+        code = run.tests(image, arguments) if arguments else run.whole_suite(image)
     except Interrupted as exc:
         code = 128 + exc.number
     finally:
@@ -61,6 +61,14 @@ def main() -> None:
     sys.exit(code if code >= 0 else 128 - code)
 
 
+def why_no_own_engine() -> str | None:
+    """Say why tests cannot start an engine of their own here; `None` where they can."""
+    sys.path.append(str(Path.cwd()))
+    from tests.support.private_engine import why_not
+
+    return why_not()
+
+
 def interrupt(number: int, _: FrameType | None) -> None:
     raise Interrupted(number)
 
@@ -68,10 +76,9 @@ def interrupt(number: int, _: FrameType | None) -> None:
 class Run:
     """One run of the tests; all that belongs to it has its id in a name, a label or a path."""
 
-    def __init__(self, endpoint: Endpoint, client: docker.APIClient, image: str) -> None:
+    def __init__(self, endpoint: Endpoint, client: docker.APIClient) -> None:
         self.client = client
         self.host = endpoint.url
-        self.image = image  # of the runner; none to run the tests right here
         self.id = secrets.token_hex(6)
         self.marks = [self.id]
         self.workspace = Path.cwd() / ".test-workspace" / self.id
@@ -83,22 +90,32 @@ class Run:
             "PODKIT_TEST_FAILED": str(self.workspace / FAILED),
         }
 
-    def tests(self, arguments: list[str]) -> int:
-        return self.in_container(arguments) if self.image else self.here(arguments)
+    def whole_suite(self, image: str) -> int:
+        """Run all tests; those that start an engine run right here, after the others."""
+        reason = why_no_own_engine()
+        if reason and os.environ.get("CI"):
+            sys.exit(f"{OWN_ENGINE} cannot be run: {reason}")
+        code = self.tests(image, [*DEFAULT_ARGUMENTS, f"--ignore={OWN_ENGINE}"])
+        if reason:
+            print(f"Not run: {OWN_ENGINE}, as {reason}", file=sys.stderr)
+            return code
+        print(f"Now {OWN_ENGINE}, with engines of their own, right here", flush=True)
+        return self.tests("", [*DEFAULT_ARGUMENTS, OWN_ENGINE]) or code
 
-    def failed_tests(self) -> list[str]:
-        """Which tests failed in the run before; none where something else went wrong as well."""
-        with contextlib.suppress(FileNotFoundError):
-            return list(json.loads((self.workspace / FAILED).read_text()))
-        return []
-
-    def once_more(self, failed: list[str], code: int) -> int:
-        """Run tests that failed alone and one after another; the exit code of both runs together."""
+    def tests(self, image: str, arguments: list[str]) -> int:
+        """Run some tests, in a container of the image or right here without one, and once more what failed."""
+        code = self.once(image, [*arguments, f"--ignore={OWN_ENGINE}"] if image else arguments)
+        failed = self.failed_tests()
         if len(failed) > AGAIN_MOST:
             print(f"{len(failed)} tests failed: too many to look whether they are unsteady", file=sys.stderr)
-            return code
-        print(f"\nOnce more, alone and one after another, what failed ({len(failed)})", flush=True)
-        again = self.tests(["-n", "0", *failed])
+        elif failed:
+            print(f"\nOnce more, alone and one after another, what failed ({len(failed)})", flush=True)
+            return self.once_more(image, failed, code)
+        return code
+
+    def once_more(self, image: str, failed: list[str], code: int) -> int:
+        """Run tests that failed, with `code`; give the exit code of both runs together."""
+        again = self.once(image, ["-n", "0", *failed])
         still = self.failed_tests() if again else []
         if again and not still:
             return again
@@ -106,6 +123,17 @@ class Run:
         for name in unsteady:
             print(f"UNSTEADY, failed once and passed alone: {name}")
         return again or (code if len(unsteady) > UNSTEADY_MOST else 0)
+
+    def once(self, image: str, arguments: list[str]) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            (self.workspace / FAILED).unlink()
+        return self.in_container(image, arguments) if image else self.here(arguments)
+
+    def failed_tests(self) -> list[str]:
+        """Which tests failed in the run before; none where something else went wrong as well."""
+        with contextlib.suppress(FileNotFoundError):
+            return list(json.loads((self.workspace / FAILED).read_text()))
+        return []
 
     def here(self, arguments: list[str]) -> int:
         command = [sys.executable, "-m", "pytest", *arguments]
@@ -125,7 +153,7 @@ class Run:
             finally:
                 pytest.kill()
 
-    def in_container(self, arguments: list[str]) -> int:
+    def in_container(self, image: str, arguments: list[str]) -> int:
         if not self.host.startswith("unix://"):
             sys.exit(f"The runner needs the engine's socket, and this engine is at {self.host}: try --local")
         network = f"podkit-runner-{self.id}"
@@ -133,7 +161,7 @@ class Run:
             self.client.create_network(network, driver="bridge", labels={LABEL: self.id})
         self.remove_runner()
         container = self.client.create_container(
-            self.image,
+            image,
             ["python", "-m", "pytest", *arguments],
             name=network,
             labels={LABEL: self.id},

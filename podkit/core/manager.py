@@ -163,8 +163,8 @@ class BaseContainerManager(ABC):
                 raise InvalidInput(f"on_container_creating returned {shown(used)}: return the config to be used")
             used = used.checked_copy()
         with self._cleaning_up(identity, used):
-            mounts = self._checked_mounts(identity, used)
-            workspace = self._workspace_label(identity)
+            mounts = self._checked_mounts(identity, used, deadline)
+            workspace = self._workspace_label(identity, deadline)
             record = self._create(identity, used, Request.of(requested), workspace, mounts, deadline)
         return record.id, record.name
 
@@ -178,8 +178,8 @@ class BaseContainerManager(ABC):
         identity = self._identity_of(record)
         with self._cleaning_up(identity, record.config):
             mounts = record.mounts  # of another manager's workspace, where this one has none of its own
-            if record.workspace == self._workspace_label(identity):
-                mounts = self._checked_mounts(identity, record.config)
+            if record.workspace == self._workspace_label(identity, deadline):
+                mounts = self._checked_mounts(identity, record.config, deadline)
             return self._create(identity, record.config, record.requested, record.workspace, mounts, deadline)
 
     def _identity_of(self, record: ContainerRecord) -> Identity:
@@ -236,7 +236,7 @@ class BaseContainerManager(ABC):
                 _logger.warning("commands go through the engine's exec, as the agent cannot be placed: %s", exc)
                 self._places_agent = False
         if adopted:
-            return self._hold(adopted)
+            return self._hold(adopted, deadline)
         record = self.containers[id]
         _logger.info("created container %s for user %r, session %r", spec.name, user_id, session_id)
         notify(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
@@ -303,7 +303,7 @@ class BaseContainerManager(ABC):
         start = self._runner.start if attachable else self.backend.start_workload
         if never_started is None:
             if not self.has_workspace(container_id):
-                self._make_workspace(container_id)
+                self._make_workspace(container_id, deadline)
             self._start(container_id, config, start, deadline)
             return
         identity = self._identity_of(never_started)
@@ -345,7 +345,7 @@ class BaseContainerManager(ABC):
         self, container_id: str, config: ContainerConfig, start: Callable[..., object], deadline: Deadline | None
     ) -> None:
         start(container_id, deadline=deadline)
-        self._watch_workspace(container_id)
+        self._watch_workspace(container_id, deadline)
         _lifecycle.wait_until_up(self.backend, container_id, config, deadline=deadline)
 
     # --- a workspace that was removed behind podkit's back ------------------------------------------------
@@ -362,23 +362,23 @@ class BaseContainerManager(ABC):
             ContainerNotFound: the container is gone.
         """
         _logger.warning("the workspace of container %s was removed: it is made anew, empty", container_id[:12])
-        self._make_workspace(container_id)
+        self._make_workspace(container_id, deadline)
         info = self.restarts.look(container_id, deadline=deadline)
         self.restarts.restart(info, deadline=deadline or Deadline.after(RESTART_SECONDS))
-        self._watch_workspace(container_id)
+        self._watch_workspace(container_id, deadline)
 
-    def _make_workspace(self, container_id: str) -> None:
+    def _make_workspace(self, container_id: str, deadline: Deadline | None) -> None:
         with self._lock:
             record = self._records[container_id]
-        self._checked_mounts(self._identity_of(record), record.config)
+        self._checked_mounts(self._identity_of(record), record.config, deadline)
 
-    def _watch_workspace(self, container_id: str) -> None:
+    def _watch_workspace(self, container_id: str, deadline: Deadline | None) -> None:
         """Remember which directory the container has mounted, where that is one that this process sees."""
         with self._lock:
             record = self._records.get(container_id)
         directory = self.get_data_dir(record.user_id, record.session_id) if record else None
         if record and directory:
-            source = self._engine_path(str(directory))
+            source = self._engine_path(str(directory), deadline)
             if any((mount["Target"], mount.get("Source")) == (DEFAULT_WORKING_DIR, source) for mount in record.mounts):
                 self._workspaces.note(container_id, directory)
 
@@ -399,11 +399,11 @@ class BaseContainerManager(ABC):
             NameTaken: what has its name is not this session's.
         """
         identity = Identity.of(self.container_prefix, user_id, session_id)
-        wanted = {_identity.WORKSPACE: self._workspace_label(identity)}
+        wanted = {_identity.WORKSPACE: self._workspace_label(identity, deadline)}
         if config is not None:
             wanted[_identity.REQUESTED] = Request.of(check_config(config).checked_copy()).to_label()
         info = _lifecycle.find(self.backend, identity, wanted, deadline=deadline)
-        return self._hold(info) if info else None
+        return self._hold(info, deadline) if info else None
 
     def get_container_status(self, container_id: str, *, deadline: Deadline | None = None) -> ContainerStatus:
         """Ask the engine for the status of a container, once no restart of it by this manager is under way.
@@ -467,6 +467,7 @@ class BaseContainerManager(ABC):
         """
         if directory := self.get_data_dir(user_id, session_id):
             _hostfs.remove_tree(directory)
+            _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
     def cleanup_all(self) -> None:
         """Remove every container that this manager made or used; what is gone already is no error.
@@ -642,7 +643,9 @@ class BaseContainerManager(ABC):
             networks += [name for name in inherited if name not in networks]
         return networks
 
-    def _checked_mounts(self, identity: Identity, config: ContainerConfig) -> list[dict[str, Any]]:
+    def _checked_mounts(
+        self, identity: Identity, config: ContainerConfig, deadline: Deadline | None
+    ) -> list[dict[str, Any]]:
         mounts, targets = [], set()
         made = self.get_mounts(identity.user_id, identity.session_id, config)
         if not isinstance(made, list | tuple):
@@ -658,32 +661,32 @@ class BaseContainerManager(ABC):
             targets.add(target)
             if mount.get("Type", "bind") == "bind":
                 source = check_absolute_path(mount.get("Source"), "a mount's Source")
-                mount = {**mount, "Type": "bind", "Source": self._engine_path(source)}
+                mount = {**mount, "Type": "bind", "Source": self._engine_path(source, deadline)}
             mounts.append({**mount, "Target": target})
         return mounts
 
-    def _engine_path(self, source: str) -> str:
+    def _engine_path(self, source: str, deadline: Deadline | None) -> str:
         """Translate a bind source below `workspace_base` to what the engine sees; any other stays as it is."""
         path, base, base_host = PurePath(source), self.workspace_base, self.workspace_base_host
         if base is None or (base_host and path.is_relative_to(base_host / WORKSPACES)) or not path.is_relative_to(base):
             return source
         if base_host:
             return str(base_host / path.relative_to(base))
-        return seen_by_engine(source, parent_workload(self.backend))
+        return seen_by_engine(source, parent_workload(self.backend, deadline=deadline))
 
-    def _workspace_label(self, identity: Identity) -> str:
+    def _workspace_label(self, identity: Identity, deadline: Deadline | None) -> str:
         """Say which workspace a session's container has; empty without one."""
         directory = self.get_data_dir(identity.user_id, identity.session_id)
-        return self._engine_path(str(directory)) if directory else ""
+        return self._engine_path(str(directory), deadline) if directory else ""
 
-    def _hold(self, info: WorkloadInfo) -> ContainerRecord:
+    def _hold(self, info: WorkloadInfo, deadline: Deadline | None) -> ContainerRecord:
         """Keep the record of a container that was found."""
         record = _lifecycle.read_record(info)
         with self._lock:
             self._records[record.id] = record
             if info.started_at is None:
                 self._never_started[record.id] = False  # whoever made it attaches
-        self._watch_workspace(record.id)
+        self._watch_workspace(record.id, deadline)
         return record
 
 
@@ -770,5 +773,9 @@ class SimpleContainerManager(BaseContainerManager):
         """See `BaseContainerManager.get_data_dir`; `None` where the workspaces live in a volume."""
         return None if self.volume_name is not None else super().get_data_dir(user_id, session_id)
 
-    def _workspace_label(self, identity: Identity) -> str:
-        return f"volume:{self.volume_name}" if self.volume_name is not None else super()._workspace_label(identity)
+    def _workspace_label(self, identity: Identity, deadline: Deadline | None) -> str:
+        return (
+            f"volume:{self.volume_name}"
+            if self.volume_name is not None
+            else super()._workspace_label(identity, deadline)
+        )

@@ -30,6 +30,7 @@ _RESOLVE_BENEATH = 0x08
 _O_PATH = getattr(os, "O_PATH", 0)
 _DIRECTORY = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
 _TEMPORARY = ".podkit-"
+_MAKING_TRIES = 64
 _RETRIES = 64  # openat2 gives EAGAIN while a name on the way is being renamed
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -267,19 +268,26 @@ def make_workspace(workspace: Path, parents: int) -> None:
     process's user may enter. What exists is left as it is.
     """
     with _file_errors(workspace, "make the workspace"):
-        for parent in reversed(workspace.parents[:parents]):
-            with suppress(FileExistsError):
-                parent.mkdir(mode=0o700, parents=True)
-        with suppress(FileExistsError):
-            workspace.mkdir()
-            workspace.chmod(0o777)  # mkdir's mode is cut by the umask
+        for tries_left in reversed(range(_MAKING_TRIES)):
+            try:
+                for parent in reversed(workspace.parents[:parents]):
+                    with suppress(FileExistsError):
+                        parent.mkdir(mode=0o700, parents=True)
+                with suppress(FileExistsError):
+                    workspace.mkdir()
+                    workspace.chmod(0o777)  # mkdir's mode is cut by the umask
+                return
+            except FileNotFoundError:  # the end of the user's last session has just taken the parents away
+                if not tries_left:
+                    raise
 
 
 def drop_empty_workspace(workspace: Path, parents: int) -> None:
     """Remove a session's directory if nothing is in it, and then its parents, as far as they are empty too."""
-    with suppress(OSError):  # not empty, or not there
+    with suppress(OSError):  # not empty
         for directory in (workspace, *workspace.parents[:parents]):
-            directory.rmdir()
+            with suppress(FileNotFoundError):
+                directory.rmdir()
 
 
 def remove_tree(directory: Path) -> None:

@@ -110,6 +110,7 @@ def status_bytes(pid: int, field: str) -> int:
 # --- many at once ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("a thousand processes")  # one such storm at a time
 def test_a_thousand_commands_run_at_once_and_each_gives_its_own_end(channel: Channel) -> None:
     calls = [shell(channel, f"read line; exit {number % 100}", input=b"") for number in range(1000)]
     for call in calls:
@@ -120,6 +121,7 @@ def test_a_thousand_commands_run_at_once_and_each_gives_its_own_end(channel: Cha
     assert [finish(channel, call)[0] for call in calls] == [number % 100 for number in range(1000)]
 
 
+@pytest.mark.xdist_group("a thousand processes")  # one such storm at a time
 def test_more_commands_than_it_holds_are_refused_and_the_others_go_on(channel: Channel) -> None:
     calls = [run(channel, "/bin/cat", input=b"") for _ in range(1030)]
     for call in calls:

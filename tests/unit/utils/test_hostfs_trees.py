@@ -55,6 +55,18 @@ def test_sixteen_threads_make_one_workspace(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a/b/c").stat().st_mode) == 0o777
 
 
+def test_workspaces_are_made_while_the_last_of_others_take_their_parents_away(tmp_path: Path) -> None:
+    def live(number: int) -> None:
+        workspace = tmp_path / f"workspaces/bob/{number}"
+        for _ in range(200):
+            _hostfs.make_workspace(workspace, 2)
+            assert workspace.is_dir()
+            _hostfs.drop_empty_workspace(workspace, 2)
+
+    at_once(8, live)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_workspace_that_cannot_be_made_is_a_file_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PodkitError, match="cannot make the workspace"):

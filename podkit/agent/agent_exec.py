@@ -85,6 +85,7 @@ class AgentExec:
     def forget(self, container_id: str) -> None:
         """See `Runner.forget`."""
         self._links.forget(container_id)
+        self._engine.forget(container_id)
 
     def close(self) -> None:
         """See `Runner.close`."""

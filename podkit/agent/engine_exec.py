@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -31,6 +31,7 @@ from podkit.errors import (
 )
 from podkit.utils._deadline import wait_until
 from podkit.utils._fork import renew_after_fork
+from podkit.utils._uses import Uses
 
 _QUIET_SECONDS = 0.05  # how long a stream may be silent before the engine is asked whether the command has ended
 _QUIET_LONGEST_SECONDS = 0.5
@@ -60,8 +61,8 @@ class EngineExec:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards _running
-        self._running: Counter[str] = Counter()
+        self._lock = threading.Lock()  # guards the dict only
+        self._running: defaultdict[str, Uses] = defaultdict(Uses)
 
     def start(self, container_id: str, *, deadline: Deadline | None = None) -> None:
         """See `Runner.start`."""
@@ -73,20 +74,22 @@ class EngineExec:
 
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
         """See `Runner.is_busy`; only what this process runs is known."""
-        return self._running[container_id] > 0
+        return bool(self._running.get(container_id))
 
     def release(self, container_id: str) -> None:
         """See `Runner.release`; nothing is open between two commands."""
 
     def forget(self, container_id: str) -> None:
-        """See `Runner.forget`; nothing is kept."""
+        """See `Runner.forget`."""
+        with self._lock:
+            self._running.pop(container_id, None)
 
     def close(self) -> None:
         """See `Runner.close`; nothing is open between two commands."""
 
     def run(self, container_id: str, request: CommandRequest) -> Outcome:
         """See `Runner.run`."""
-        with self._counted(container_id):
+        with self._running_in(container_id).counted():
             return _Run(self._backend, self._restarts, request).run(container_id)
 
     def prepare(self, container_id: str, request: CommandRequest, deadline: Deadline) -> Execution:
@@ -97,17 +100,9 @@ class EngineExec:
         """
         raise needs_agent(_NO_AGENT)
 
-    @contextmanager
-    def _counted(self, container_id: str) -> Iterator[None]:
+    def _running_in(self, container_id: str) -> Uses:
         with self._lock:
-            self._running[container_id] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running[container_id] -= 1
-                if not self._running[container_id]:
-                    del self._running[container_id]
+            return self._running[container_id]
 
 
 class _Run:

@@ -36,7 +36,7 @@ class SharedVolumes:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # held while a volume is looked for or filled; guards _placed
+        self._lock = threading.RLock()  # held while a volume is looked for or filled; guards _placed
 
     def place(self, api: Requests, shared: SharedFiles, image: str) -> None:
         """Make sure that the volume with these files is there, and whole.

@@ -61,10 +61,12 @@ class Request:
 
         A field that the other one's podkit did not know yet counts as its default.
         """
-        defaults = Request.of(ContainerConfig()).values
+        existing_values = other.values
+        if ContainerConfig.model_fields.keys() - existing_values.keys():
+            existing_values = {**Request.of(ContainerConfig()).values, **existing_values}
         found = []
         for name in ContainerConfig.model_fields:
-            existing, asked = other.values.get(name, defaults[name]), self.values.get(name)
+            existing, asked = existing_values[name], self.values.get(name)
             if name in self.given and existing != asked:
                 values = "" if name == "environment" else f" ({shown(existing)}, not {shown(asked)})"
                 found.append(f"{name}{values}")

@@ -11,6 +11,7 @@ from podkit.core._lifecycle import ContainerRecord
 from podkit.core.models import Session, utc_now
 from podkit.utils._deadline import NEVER, Deadline, held
 from podkit.utils._fork import renew_after_fork
+from podkit.utils._uses import Uses
 
 BUSY = "making, recovering or closing the session"
 
@@ -37,20 +38,15 @@ class SessionEntry:
         """Make new locks, as a forked child must; whatever ran in the parent does not run here."""
         self.lock = threading.RLock()
         self.depth = 0  # how often the thread that has the lock holds the entry
-        self._uses_lock = threading.Lock()  # guards _uses
-        self._uses: set[object] = set()
+        self._uses = Uses()
 
     @contextmanager
     def using(self) -> Iterator[None]:
         """Count as a use of the session: it does not expire meanwhile, and is idle only from the end on."""
-        use = object()
         try:
-            with self._uses_lock:
-                self._uses.add(use)
-            yield
+            with self._uses.counted():
+                yield
         finally:
-            with self._uses_lock:
-                self._uses.discard(use)
             session = self.session
             if session is not None:
                 session.last_active_at = utc_now()

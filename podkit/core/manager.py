@@ -182,6 +182,10 @@ class BaseContainerManager(ABC):
                 mounts = self._checked_mounts(identity, record.config, deadline)
             return self._create(identity, record.config, record.requested, record.workspace, mounts, deadline)
 
+    def _record_of(self, container_id: str) -> ContainerRecord:
+        with self._lock:
+            return self._records[container_id]
+
     def _identity_of(self, record: ContainerRecord) -> Identity:
         return Identity.of(self.container_prefix, record.user_id, record.session_id)
 
@@ -236,8 +240,8 @@ class BaseContainerManager(ABC):
                 _logger.warning("commands go through the engine's exec, as the agent cannot be placed: %s", exc)
                 self._places_agent = False
         if adopted:
-            return self._hold(adopted, deadline)
-        record = self.containers[id]
+            return self._hold(adopted)
+        record = self._record_of(id)
         _logger.info("created container %s for user %r, session %r", spec.name, user_id, session_id)
         notify(self.event_handler.on_container_created, user_id, session_id, id, spec.name, config)
         return record
@@ -323,8 +327,7 @@ class BaseContainerManager(ABC):
 
         Its owner may do that without any capability, so root of the container can.
         """
-        with self._lock:
-            record = self._records[container_id]
+        record = self._record_of(container_id)
         if config.user in _SUPERUSERS or not _workspace_is_the_engines(record.mounts):
             return
         if config.user is None and self._user_of(container_id, deadline) in _SUPERUSERS:
@@ -345,7 +348,7 @@ class BaseContainerManager(ABC):
         self, container_id: str, config: ContainerConfig, start: Callable[..., object], deadline: Deadline | None
     ) -> None:
         start(container_id, deadline=deadline)
-        self._watch_workspace(container_id, deadline)
+        self._watch_workspace(container_id)
         _lifecycle.wait_until_up(self.backend, container_id, config, deadline=deadline)
 
     # --- a workspace that was removed behind podkit's back ------------------------------------------------
@@ -365,21 +368,20 @@ class BaseContainerManager(ABC):
         self._make_workspace(container_id, deadline)
         info = self.restarts.look(container_id, deadline=deadline)
         self.restarts.restart(info, deadline=deadline or Deadline.after(RESTART_SECONDS))
-        self._watch_workspace(container_id, deadline)
+        self._watch_workspace(container_id)
 
     def _make_workspace(self, container_id: str, deadline: Deadline | None) -> None:
-        with self._lock:
-            record = self._records[container_id]
+        record = self._record_of(container_id)
         self._checked_mounts(self._identity_of(record), record.config, deadline)
 
-    def _watch_workspace(self, container_id: str, deadline: Deadline | None) -> None:
+    def _watch_workspace(self, container_id: str) -> None:
         """Remember which directory the container has mounted, where that is one that this process sees."""
         with self._lock:
             record = self._records.get(container_id)
         directory = self.get_data_dir(record.user_id, record.session_id) if record else None
         if record and directory:
-            source = self._engine_path(str(directory), deadline)
-            if any((mount["Target"], mount.get("Source")) == (DEFAULT_WORKING_DIR, source) for mount in record.mounts):
+            wanted = DEFAULT_WORKING_DIR, record.workspace  # which is our own, else it would not have been found
+            if any((mount["Target"], mount.get("Source")) == wanted for mount in record.mounts):
                 self._workspaces.note(container_id, directory)
 
     # --- finding and removing --------------------------------------------------------------------------------
@@ -403,7 +405,7 @@ class BaseContainerManager(ABC):
         if config is not None:
             wanted[_identity.REQUESTED] = Request.of(check_config(config).checked_copy()).to_label()
         info = _lifecycle.find(self.backend, identity, wanted, deadline=deadline)
-        return self._hold(info, deadline) if info else None
+        return self._hold(info) if info else None
 
     def get_container_status(self, container_id: str, *, deadline: Deadline | None = None) -> ContainerStatus:
         """Ask the engine for the status of a container, once no restart of it by this manager is under way.
@@ -679,14 +681,14 @@ class BaseContainerManager(ABC):
         directory = self.get_data_dir(identity.user_id, identity.session_id)
         return self._engine_path(str(directory), deadline) if directory else ""
 
-    def _hold(self, info: WorkloadInfo, deadline: Deadline | None) -> ContainerRecord:
+    def _hold(self, info: WorkloadInfo) -> ContainerRecord:
         """Keep the record of a container that was found."""
         record = _lifecycle.read_record(info)
         with self._lock:
             self._records[record.id] = record
             if info.started_at is None:
                 self._never_started[record.id] = False  # whoever made it attaches
-        self._watch_workspace(record.id, deadline)
+        self._watch_workspace(record.id)
         return record
 
 
@@ -774,8 +776,6 @@ class SimpleContainerManager(BaseContainerManager):
         return None if self.volume_name is not None else super().get_data_dir(user_id, session_id)
 
     def _workspace_label(self, identity: Identity, deadline: Deadline | None) -> str:
-        return (
-            f"volume:{self.volume_name}"
-            if self.volume_name is not None
-            else super()._workspace_label(identity, deadline)
-        )
+        if self.volume_name is not None:
+            return f"volume:{self.volume_name}"
+        return super()._workspace_label(identity, deadline)

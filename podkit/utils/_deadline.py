@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from podkit.errors import EngineTimeout, PodkitError, SessionBusy
 
@@ -69,19 +68,12 @@ NEVER = Deadline(math.inf)
 """A deadline that never expires."""
 
 
-class _RLock(Protocol):
-    """A lock of `threading.RLock`: only that one refuses to be released by a thread that does not hold it."""
-
-    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...  # noqa: FBT001
-
-    def release(self) -> None: ...
-
-
 @contextmanager
-def tried(lock: _RLock, seconds: float = 0) -> Iterator[bool]:
+def tried(lock: threading.RLock, seconds: float = 0) -> Iterator[bool]:
     """Hold a lock inside the block, if it can be had in so many seconds; gives whether it is held.
 
-    Whatever a signal's handler raises, and at whatever moment, the lock does not stay held.
+    Whatever a signal's handler raises, and at whatever moment, the lock does not stay held. That takes an `RLock`: no
+    other one refuses to be released by a thread that does not hold it.
     """
     try:
         acquired = lock.acquire(timeout=seconds)
@@ -97,7 +89,9 @@ def tried(lock: _RLock, seconds: float = 0) -> Iterator[bool]:
 
 
 @contextmanager
-def held(lock: _RLock, deadline: Deadline, what: str, *, late: type[PodkitError] = SessionBusy) -> Iterator[None]:
+def held(
+    lock: threading.RLock, deadline: Deadline, what: str, *, late: type[PodkitError] = SessionBusy
+) -> Iterator[None]:
     """Hold a lock, waiting for it until the deadline at most.
 
     Raises:

@@ -457,6 +457,7 @@ def test_a_signal_that_does_not_exist_is_refused(calm: Victim, number: object) -
 # --- many, deaf, silent ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("a thousand processes")  # one such storm at a time, here and in tests/unit/agent
 def test_a_thousand_commands_of_one_session_run_at_once(calm: Victim, threads: ThreadPoolExecutor) -> None:
     with same_channel(calm):
         commands = list(threads.map(lambda number: _waiting(calm.session, number), range(1000)))

@@ -2,6 +2,7 @@
 #include "agent.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,6 +10,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#define FEW 16
 
 /* The 18th field from the state on. */
 static int thread_count(const char *fields)
@@ -53,30 +56,99 @@ static int by_pid(const void *a, const void *b)
     return ((const struct process *)a)->pid - ((const struct process *)b)->pid;
 }
 
-int scan(struct table *table)
+/* Read one process into the next row. Whether there is memory for it: a process that has gone needs none. */
+static int add_row(struct table *table, pid_t pid)
 {
-    DIR *directory = opendir("/proc");
-    if (!directory)
-        return -1;
+    if (table->count == table->room) {
+        size_t room = table->room ? table->room * 2 : 256;
+        struct process *rows = realloc(table->rows, room * sizeof *rows);
+        if (!rows)
+            return 0;
+        table->rows = rows;
+        table->room = room;
+    }
+    if (read_process(pid, &table->rows[table->count]) == 0)
+        table->count++;
+    return 1;
+}
+
+static void clear(struct table *table)
+{
     table->count = 0;
     table->ancestor = 0;
-    for (struct dirent *entry; (entry = readdir(directory));) {
-        if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
-            continue;
-        if (table->count == table->room) {
-            size_t room = table->room ? table->room * 2 : 256;
-            struct process *rows = realloc(table->rows, room * sizeof *rows);
-            if (!rows) {
-                closedir(directory);
-                return -1;
-            }
-            table->rows = rows;
-            table->room = room;
-        }
-        if (read_process(atoi(entry->d_name), &table->rows[table->count]) == 0)
-            table->count++;
-    }
+}
+
+/* Call `take` for each number that is the name of an entry; 0, or -1 where it fails or the directory cannot be read. */
+static int each_number(const char *path, int (*take)(void *context, pid_t number), void *context)
+{
+    DIR *directory = opendir(path);
+    int result = 0;
+    if (!directory)
+        return -1;
+    for (struct dirent *entry; result == 0 && (entry = readdir(directory));)
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+            result = take(context, atoi(entry->d_name));
     closedir(directory);
+    return result;
+}
+
+static int take_process(void *context, pid_t pid)
+{
+    return add_row(context, pid) ? 0 : -1;
+}
+
+int scan(struct table *table)
+{
+    clear(table);
+    if (each_number("/proc", take_process, table) != 0)
+        return -1;
+    qsort(table->rows, table->count, sizeof *table->rows, by_pid);
+    return 0;
+}
+
+struct look {
+    struct table *table;
+    pid_t pid; /* of the process whose threads are looked at */
+};
+
+static int take_children_of_thread(void *context, pid_t thread)
+{
+    struct look *look = context;
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)look->pid, (int)thread);
+    int fd = open(path, O_RDONLY | O_CLOEXEC), result = 0;
+    if (fd < 0)
+        return errno == ENOENT && look->pid != getpid() ? 0 : -1; /* the thread has ended; or the kernel has no such file */
+    pid_t child = 0;
+    for (ssize_t size; result == 0 && (size = read(fd, text, sizeof text)) > 0;)
+        for (ssize_t i = 0; result == 0 && i < size; i++) {
+            if (text[i] >= '0' && text[i] <= '9') {
+                child = child * 10 + (text[i] - '0');
+                continue;
+            }
+            result = child && !add_row(look->table, child) ? -1 : 0;
+            child = 0;
+        }
+    close(fd);
+    return result;
+}
+
+/* As `scan`, with the descendants of this process alone, and without a look at any other; -1 where there are more than a
+ * few. Of processes that come and go meanwhile the kernel may leave some out. */
+static int scan_few_descendants(struct table *table)
+{
+    char path[32];
+    clear(table);
+    struct look look = {table, getpid()};
+    if (each_number("/proc/self/task", take_children_of_thread, &look) != 0)
+        return -1;
+    for (size_t i = 0; i < table->count; i++) {
+        if (i == FEW)
+            return -1;
+        look.pid = table->rows[i].pid;
+        snprintf(path, sizeof path, "/proc/%d/task", (int)look.pid);
+        (void)each_number(path, take_children_of_thread, &look);
+    }
     qsort(table->rows, table->count, sizeof *table->rows, by_pid);
     return 0;
 }
@@ -143,12 +215,12 @@ static void add(struct pids *pids, pid_t pid)
 
 /* Stop descendants until a look finds none that is new: whoever has a stop pending cannot fork any more. Nothing is
  * reaped meanwhile, so that in a fork storm even the dead hold their places under the limit of processes. */
-static void freeze(struct table *table, struct pids *stopped, int64_t end)
+static void freeze(struct table *table, struct pids *stopped, int (*look)(struct table *), int64_t end)
 {
     pid_t self = getpid();
     size_t found;
     do {
-        if (scan(table) != 0)
+        if (look(table) != 0 && scan(table) != 0)
             return;
         found = 0;
         for (size_t i = 0; i < table->count; i++) {
@@ -172,7 +244,8 @@ int kill_descendants(int milliseconds, int (*reap)(void))
     /* two rounds at least: on a busy machine all the time may have passed before anything was killed */
     for (int round = 0; (left = reap()) && (round < 2 || now_ms() < end); round++) {
         stopped.count = 0;
-        freeze(&table, &stopped, end);
+        /* first what costs no look at every process of the container: a thousand commands may end at once */
+        freeze(&table, &stopped, round == 0 ? scan_few_descendants : scan, end);
         for (size_t i = 0; i < table.count; i++)
             if (table.rows[i].state != 'Z' && is_descendant(&table, &table.rows[i], self))
                 kill(table.rows[i].pid, SIGKILL);

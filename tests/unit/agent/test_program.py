@@ -123,15 +123,19 @@ def test_a_thousand_commands_run_at_once_and_each_gives_its_own_end(channel: Cha
 
 @pytest.mark.xdist_group("a thousand processes")  # one such storm at a time
 def test_more_commands_than_it_holds_are_refused_and_the_others_go_on(channel: Channel) -> None:
-    calls = [run(channel, "/bin/cat", input=b"") for _ in range(1030)]
+    mark = new_mark()
+    calls = [shell(channel, f"read line # {mark}", input=b"") for _ in range(1030)]
     for call in calls:
         assert channel.wait(call, lambda call=call: call.pid or call.over, soon())  # type: ignore[misc]
     refused = [call for call in calls if call.failed]
 
     assert len(refused) == 1030 - 1024
     assert {call.failed[0] for call in refused if call.failed} == {Failure.NO_PROCESS}
-    send(channel, calls[0], b"")
+    send(channel, calls[0], b"go\n")
     assert finish(channel, calls[0]) == (0, EndFlag(0))
+
+    channel.close()  # a thousand supervisors end their commands at once
+    assert eventually(lambda: not is_running(mark))
 
 
 def test_output_that_nobody_reads_stops_its_own_command_alone(channel: Channel) -> None:

@@ -7,7 +7,7 @@ failed. A class exists where a caller can do something different about it; the m
 PodkitError
 ├── InvalidInput (ValueError)               a value cannot be right, and nothing was run
 │   ├── PathNotMapped                       the path lies in no mount that podkit can translate
-│   └── PathEscape                          the path leaves the directory that it must stay in
+│   └── PathEscape (FileError)              the path leaves the directory that it must stay in
 ├── EngineError                             the engine refused or failed
 │   ├── EngineUnavailable (ConnectionError) nothing answers, or it went away
 │   │   └── EngineAccessDenied              it is there, but this user may not talk to it
@@ -32,9 +32,16 @@ PodkitError
 │   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
 └── FileError (OSError)
     ├── FileMissing (FileNotFoundError)     there is no such file
-    ├── FileTooLarge                        it is larger than the limit of the call
+    ├── FileExists (FileExistsError)        something is there already
+    ├── FileDenied (PermissionError)        the user may not, or the file system is read-only
     ├── NotAFile                            it is a directory, a device, a FIFO or a socket
-    └── NotText                             its bytes are not UTF-8; `read_bytes` takes them
+    │   └── IsADirectory (IsADirectoryError) it is a directory
+    ├── NotADirectory (NotADirectoryError)  it, or a part of its path, is no directory
+    ├── FileTooLarge                        it has more bytes than the limit of the call
+    ├── TooManyFiles                        there are more names than the limit of the call
+    ├── NoSpace                             the disk, or a quota, is full
+    ├── FileTimeout (TimeoutError)          it took too long, or stood still
+    └── NotText                             its bytes are not UTF-8; `files.read_bytes` takes them
 ```
 
 Every error can be pickled. An error of another library is never raised through: it is the `__cause__`.
@@ -42,7 +49,9 @@ Every error can be pickled. An error of another library is never raised through:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from podkit.core.models import ProcessResult
@@ -58,10 +67,6 @@ class InvalidInput(PodkitError, ValueError):
 
 class PathNotMapped(InvalidInput):
     """The path lies in no mount that podkit can translate."""
-
-
-class PathEscape(InvalidInput):
-    """The path leaves, by `..` or by a symlink, the directory that it must stay in."""
 
 
 class EngineError(PodkitError):
@@ -178,20 +183,90 @@ class CommandInterrupted(CommandError):
 
 
 class FileError(PodkitError, OSError):
-    """Something is wrong with a file."""
+    """Something is wrong with a file.
+
+    Attributes:
+        errno: the system's error number; `None` where podkit itself refuses, such as above a limit.
+        strerror: the system's words for it.
+        filename: the path of the file.
+        filename2: its new path, where it was to be renamed.
+    """
+
+    _number: ClassVar[int | None] = None
+
+    def __init__(
+        self, message: str = "", *, number: int | None = None, filename: str | None = None, filename2: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.errno = self._number if number is None else number
+        self.strerror = None if self.errno is None else os.strerror(self.errno)
+        self.filename, self.filename2 = filename, filename2
+
+    def __str__(self) -> str:  # an `OSError` would leave the message out
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        told = {name: getattr(self, name) for name in ("errno", "strerror", "filename", "filename2")}
+        return type(self), self.args, self.__dict__ | told
 
 
 class FileMissing(FileError, FileNotFoundError):
     """There is no such file."""
 
+    _number = errno.ENOENT
 
-class FileTooLarge(FileError):
-    """The file is larger than the limit of the call."""
+
+class FileExists(FileError, FileExistsError):
+    """Something is there already."""
+
+    _number = errno.EEXIST
+
+
+class FileDenied(FileError, PermissionError):
+    """The user may not do that, or the file system is read-only."""
+
+    _number = errno.EACCES
 
 
 class NotAFile(FileError):
     """A regular file was expected, and something else is there."""
 
 
+class IsADirectory(NotAFile, IsADirectoryError):
+    """A regular file was expected, and a directory is there."""
+
+    _number = errno.EISDIR
+
+
+class NotADirectory(FileError, NotADirectoryError):
+    """A directory was expected, there or on the way, and something else is there."""
+
+    _number = errno.ENOTDIR
+
+
+class FileTooLarge(FileError):
+    """The file, or a tree of files, has more bytes than the limit of the call."""
+
+
+class TooManyFiles(FileError):
+    """There are more names than the limit of the call."""
+
+
+class NoSpace(FileError):
+    """The disk, or a quota, is full."""
+
+    _number = errno.ENOSPC
+
+
+class FileTimeout(FileError, TimeoutError):
+    """It took longer than the call allows, or stood still."""
+
+    _number = errno.ETIMEDOUT
+
+
 class NotText(FileError):
-    """The file's bytes are not UTF-8: read them with `files.read_bytes`, or as bytes from the workspace."""
+    """The file's bytes are not UTF-8: read them with `files.read_bytes`."""
+
+
+class PathEscape(InvalidInput, FileError):
+    """The path leaves, by `..` or by a symlink, the directory that it must stay in."""

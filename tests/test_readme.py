@@ -192,11 +192,11 @@ def only_container(engine: Engine) -> dict[str, Any]:
     return engine.inspect(name)
 
 
-def exec_in(engine: Engine, container: str, command: list[str]) -> tuple[int, str]:
-    code, output = engine.client.containers.get(container).exec_run(command)
-    assert code is not None
-    assert isinstance(output, bytes)
-    return code, output.decode()
+def exec_in(engine: Engine, container: str, command: list[str]) -> int:
+    """The exit code alone: on a busy machine engines lose output of an exec that ends at once."""
+    code = engine.client.containers.get(container).exec_run(command).exit_code
+    assert isinstance(code, int)
+    return code
 
 
 # --- the text ----------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_example_3_serves_http_on_the_port_of_the_host(program: Program, engine:
         assert container["NetworkSettings"]["Ports"] == {
             f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}] for port in (80, 443)
         }
-        assert exec_in(engine, container["Id"], ["nginx", "-s", "quit"])[0] == 0
+        assert exec_in(engine, container["Id"], ["nginx", "-s", "quit"]) == 0
         program.finish(process)
     assert containers(engine) == []
 
@@ -300,9 +300,8 @@ def test_example_4_reads_what_is_mounted_and_writes_only_where_it_may(
     with program.running(code, until=lambda: "cat /data/dataset.csv" in processes(engine)) as process:
         (container,) = containers(engine)
         for target in ("/data", "/etc/configs"):
-            refused, why = exec_in(engine, container, ["sh", "-c", f"echo spoiled > {target}/file"])
-            assert refused
-            assert "Read-only file system" in why, refused
+            refused = f"! echo spoiled > {target}/file && grep -q ' {target} [^ ]* ro,' /proc/mounts"
+            assert exec_in(engine, container, ["sh", "-c", refused]) == 0
         (datasets / "dataset.csv").write_text("a,b\n1,2\n")
         assert program.finish(process) == "a,b\n1,2\n\n"
     assert (outputs / "results.txt").read_text() == "processing complete\n"

@@ -344,19 +344,25 @@ class Execution:
             raise
         return self.outcome
 
-    def feed(self, data: bytes) -> None:
-        """Send input as the command takes it, counting its output meanwhile; ends early where it reads no more.
+    def feed(self, data: bytes | memoryview, patience_seconds: float | None = None) -> bool:
+        """Send input as the command takes it, counting its output meanwhile; return whether it took all.
+
+        Args:
+            data: the input, or a piece of it.
+            patience_seconds: how long it may take none; with it, it may also not print more than is kept.
 
         Raises:
+            StillRunning: it took nothing for so long.
             CommandInterrupted: the container or the engine ended under it.
         """
         pending = memoryview(data)
         while pending:
-            if not self._may_send(min(len(pending), _INPUT_BYTES)):
-                return
+            if not self._may_send(min(len(pending), _INPUT_BYTES), patience_seconds):
+                return False
             pending = self._send_input(pending)
+        return True
 
-    def _may_send(self, size: int) -> bool:
+    def _may_send(self, size: int, patience_seconds: float | None) -> bool:
         """Wait until so much input may be sent: many small pieces would cost more. Whether the command reads on."""
         call = self._call
 
@@ -364,9 +370,16 @@ class Execution:
             return call.input_credit >= size or call.input_refused
 
         while not ready() and not call.over:
-            if self.take(ready) is None:
+            if self.take(ready, Deadline.after(patience_seconds)) is None:
+                return False
+            if patience_seconds is not None and (self.outcome.stdout.truncated or self.outcome.stderr.truncated):
                 return False
         return not (call.input_refused or call.over or self.ended)
+
+    def leave(self) -> None:
+        """Let it end by itself: what still comes of it is dropped."""
+        self._channel.forget(self._call)
+        self.ended = True
 
     def abandon(self) -> None:
         """Kill it, as far as it runs and can be killed; raises nothing."""

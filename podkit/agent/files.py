@@ -1,121 +1,369 @@
-"""Files inside a container, through a small shell script: for what is not mounted from the host.
+"""Files inside a container, through the agent: whatever the image holds, as a command in it would reach them.
 
-The path is resolved inside the container, so no link can reach anything of the host. Needs `sh`, `cat`, `cp`, `mkdir`,
-`mv`, `readlink` and `rm` in the image (a busybox has them all).
+Each call is one run of the agent's part for files (`native/files.c`), by the container's user or another one, and
+speaks in the records of `records.py`. Where a container has no agent, a shell script reads and writes (`file_scripts`).
 """
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from io import BytesIO
 from pathlib import PurePosixPath
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from podkit.agent.commands import CommandRequest, Outcome
+from podkit.agent import file_scripts
+from podkit.agent.execution import Execution, StillRunning
+from podkit.agent.file_tasks import FILE_SECONDS, FileTask, renaming
+from podkit.agent.records import (
+    KEEP_MODE,
+    PIECE_BYTES,
+    Entry,
+    Mark,
+    Record,
+    RecordDecoder,
+    RecordViolation,
+    Refusal,
+    Refused,
+    encode_data_header,
+    encode_entry,
+    encode_mark,
+)
 from podkit.agent.runner import Runner
-from podkit.core._checks import cut
-from podkit.errors import FileError, FileMissing, FileTooLarge, NotAFile, PathEscape, PodkitError
+from podkit.backends.base import Deadline, Stream
+from podkit.core._checks import over
+from podkit.errors import CommandInterrupted, FileDenied, FileError, FileTimeout, NotSupported
 
-FILE_SECONDS = 300.0
-"""How long one file may take."""
+T = TypeVar("T")
 
-ESCAPE, NOT_A_FILE, TOO_LARGE, MISSING = 77, 78, 79, 80  # what the scripts exit with
+READ_LIMIT_BYTES = 256 << 20
+"""The most that one read takes into memory, where its caller sets no limit."""
 
-# $1 is an absolute path, $2 the directory that it must not leave ("" for none). A link swapped in between two lines
-# harms nobody but the container: all this happens inside it.
-WRITE_SCRIPT = f"""
-above=${{1%/*}}
-while [ ! -d "$above/" ]; do
-  if [ -e "$above" ]; then echo "$above is not a directory" >&2; exit {NOT_A_FILE}; fi
-  above=${{above%/*}}
-done
-cd -P -- "$above/" || exit 1
-case "${{PWD%/}}/" in "$2"/*) ;; *) exit {ESCAPE};; esac
-mkdir -p -- "${{1%/*}}/" && cd -P -- "${{1%/*}}/" || exit 1
-case "${{PWD%/}}/" in "$2"/*) ;; *) exit {ESCAPE};; esac
-name=./${{1##*/}} new=./.podkit-$$
-if [ -L "$name" ]; then exit {ESCAPE}; fi
-if [ -e "$name" ] && [ ! -f "$name" ]; then exit {NOT_A_FILE}; fi
-trap 'rm -f "$new"' EXIT
-if [ -e "$name" ]; then cp -p "$name" "$new" || exit 1; fi
-cat > "$new" && mv -f "$new" "$name"
-"""
-
-READ_SCRIPT = f"""
-if [ ! -e "$1" ] && [ ! -L "$1" ]; then exit {MISSING}; fi
-file=$(readlink -f -- "$1") || exit {MISSING}
-case "$file" in "$2"/*) ;; *) exit {ESCAPE};; esac
-if [ ! -e "$file" ]; then exit {MISSING}; fi
-if [ ! -f "$file" ]; then exit {NOT_A_FILE}; fi
-size=$(stat -c %s -- "$file" 2>/dev/null) || size=0
-if [ "$size" -gt "$3" ]; then exit {TOO_LARGE}; fi
-exec cat -- "$file"
-"""
+STALL_SECONDS = 60.0
+"""How long a task may stand still, and an engine be asked for a channel."""
 
 
-def write_file(runner: Runner, container_id: str, path: PurePosixPath, content: bytes, root: str) -> None:
-    """Write a file in one step: a reader sees the old one or the new one.
+class ContainerFiles:
+    """The files of the containers of one engine. Safe to use from many threads.
 
-    Runs as the container's user. A file that exists keeps its mode.
+    Paths are absolute, without `..`. `user` is who does it; `None` means the container's user. Every method raises, but
+    for what is said there:
 
-    Args:
-        runner: runs the script.
-        container_id: of a running container.
-        path: absolute, without `..`.
-        content: what to write.
-        root: the directory that no link may leave, `""` for none.
+    - `NotSupported` where the container has no agent, but for `read`, `write` and `empty`;
+    - `ContainerNotFound` and `ContainerNotRunning` before anything was sent;
+    - `InvalidInput` where there is no such user;
+    - `CommandInterrupted` where the container or the engine ended under it;
+    - else a `FileError`.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    # --- contents -----------------------------------------------------------------------------------
+
+    def read(
+        self, container_id: str, path: PurePosixPath, *, max_bytes: int = READ_LIMIT_BYTES, user: str | None = None
+    ) -> bytes:
+        """Read a regular file that has at most `max_bytes`; links are followed."""
+        task = FileTask(
+            doing="read",
+            path=path,
+            argv=["get", str(path), str(max_bytes), "0"],
+            user=user,
+            limits={Refusal.TOO_LARGE: partial(_over_read_limit, max_bytes)},
+        )
+
+        def join(records: Iterator[Record]) -> bytes:
+            data, first = BytesIO(), next(records, None)
+            if not isinstance(first, Entry) or not stat.S_ISREG(first.mode):
+                raise RecordViolation("no file")
+            for record in records:
+                if isinstance(record, Entry):
+                    raise RecordViolation("a second file")
+                if isinstance(record, memoryview):
+                    data.write(record)
+                if data.tell() > max_bytes:
+                    raise RecordViolation("more bytes than were asked for")
+            return data.getvalue()
+
+        try:
+            return self.get(container_id, task, join)
+        except NotSupported:
+            return file_scripts.read_file(self._runner, container_id, task, max_bytes)
+
+    def write(
+        self,
+        container_id: str,
+        path: PurePosixPath,
+        content: bytes,
+        *,
+        mode: int | None = None,
+        user: str | None = None,
+    ) -> None:
+        """Write a file in one step; missing directories are made, and a link is written through.
+
+        It is written in place, where a reader may see half of it, if it is a mount itself, if its directory takes no
+        new file, or if its owner is another one and would not stay.
+
+        Args:
+            container_id: of a running container.
+            path: of the file.
+            content: of the file.
+            mode: its permissions; `None` keeps those of a file that exists.
+            user: who writes it, and owns it if it is new.
+
+        Raises:
+            NotSupported: there is a `mode`, and the container has no agent.
+        """
+        task = FileTask(doing="write", path=path, argv=["put", str(path)], user=user)
+        begin = encode_entry(Entry(b"", KEEP_MODE if mode is None else mode)) + encode_data_header(len(content))
+        try:
+            self.put(container_id, task, [begin, content, encode_mark(Mark.END)])
+        except NotSupported:
+            if mode is not None:
+                raise
+            file_scripts.write_file(self._runner, container_id, task, content)
+
+    # --- names --------------------------------------------------------------------------------------
+
+    def stat(self, container_id: str, path: PurePosixPath, *, follow: bool, user: str | None = None) -> Entry:
+        """Look at what has this name; `follow` means what a link names."""
+        argv = ["stat", str(path), str(int(follow))]
+        task = FileTask(doing="look at", path=path, argv=argv, user=user)
+        entries = self._entries(container_id, task, 1)
+        if len(entries) != 1:
+            task.fail(FileError, "the agent's answer makes no sense")
+        return entries[0]
+
+    def list(self, container_id: str, path: PurePosixPath, most: int, *, user: str | None = None) -> Sequence[Entry]:
+        """Look at all that lies in a directory, at most so many names."""
+        task = FileTask(
+            doing="list",
+            path=path,
+            argv=["list", str(path), str(most)],
+            user=user,
+            limits={Refusal.TOO_MANY: partial(over, "names", "max_entries", most)},
+        )
+        return self._entries(container_id, task, most)
+
+    def mkdir(
+        self,
+        container_id: str,
+        path: PurePosixPath,
+        mode: int,
+        *,
+        parents: bool,
+        exist_ok: bool,
+        user: str | None = None,
+    ) -> None:
+        """Make a directory."""
+        argv = ["mkdir", str(path), str(mode), str(int(parents)), str(int(exist_ok))]
+        reasons = {} if parents else {2: "a directory on the way to it is missing: pass parents=True"}
+        task = FileTask(doing="make the directory", path=path, argv=argv, user=user, reasons=reasons)
+        self._entries(container_id, task, 0)
+
+    def remove(self, container_id: str, path: PurePosixPath, *, recursive: bool, user: str | None = None) -> None:
+        """Remove a file, a link or a directory, with `recursive` whatever is in it."""
+        reasons = {} if recursive else {39: "it is a directory that is not empty: pass recursive=True"}
+        argv = ["remove", str(path), str(int(recursive))]
+        self._entries(container_id, FileTask(doing="remove", path=path, argv=argv, user=user, reasons=reasons), 0)
+
+    def rename(
+        self, container_id: str, source: PurePosixPath, target: PurePosixPath, *, user: str | None = None
+    ) -> None:
+        """Give a file or a directory another name; a file that has it is replaced."""
+        argv, reasons = ["rename", str(source), str(target)], renaming(source, target)
+        task = FileTask(doing="rename", path=source, argv=argv, user=user, reasons=reasons, target=target)
+        self._entries(container_id, task, 0)
+
+    def empty(self, container_id: str, path: PurePosixPath) -> None:
+        """Remove all that is in a directory, but mounts and what is in them.
+
+        It is done as root, who may lack the capability to go where only the owner may: so as the container's user, too.
+        """
+        try:
+            self._empty(container_id, path, user="0")
+        except FileDenied:
+            with suppress(FileError):
+                self._empty(container_id, path, user=None)
+            self._empty(container_id, path, user="0")
+
+    def _empty(self, container_id: str, path: PurePosixPath, user: str | None) -> None:
+        task = FileTask(doing="empty", path=path, argv=["empty", str(path)], user=user)
+        try:
+            self._entries(container_id, task, 0)
+        except NotSupported:
+            file_scripts.empty_directory(self._runner, container_id, task)
+
+    def open_to_all(
+        self,
+        container_id: str,
+        path: PurePosixPath,
+        *,
+        if_empty: bool,
+        but_for: Sequence[str] = (),
+        deadline: Deadline | None = None,
+    ) -> None:
+        """Let every user make files in a directory of root's.
+
+        It is made where it is missing. One of another user, of a read-only file system or behind a link stays as it is.
+
+        Args:
+            container_id: of a running container.
+            path: of the directory.
+            if_empty: only while nothing is in it.
+            but_for: names that may be in it all the same.
+            deadline: for all of it.
+        """
+        seconds = FILE_SECONDS if deadline is None else min(FILE_SECONDS, max(deadline.remaining, 0.001))
+        argv = ["share", str(path), str(int(if_empty)), *but_for]
+        task = FileTask(doing="open", path=path, argv=argv, user="0", timeout=seconds)
+        try:
+            self._entries(container_id, task, 0)
+        except NotSupported:
+            file_scripts.open_to_all(self._runner, container_id, task, if_empty=if_empty and not but_for)
+
+    def _entries(self, container_id: str, task: FileTask, most: int) -> Sequence[Entry]:
+        def collect(records: Iterator[Record]) -> Sequence[Entry]:
+            found: list[Entry] = []
+            for record in records:
+                if not isinstance(record, Entry) or len(found) == most:
+                    raise RecordViolation("more names than were asked for")
+                found.append(record)
+            return found
+
+        return self.get(container_id, task, collect, with_data=False)
+
+    # --- the way there and back ---------------------------------------------------------------------
+
+    def get(
+        self, container_id: str, task: FileTask, use: Callable[[Iterator[Record]], T], *, with_data: bool = True
+    ) -> T:
+        """Do a task, and return what `use` makes of its records, which end with the last one before `DONE`."""
+        execution = self._prepare(container_id, task)
+        with _ending(execution, task):
+            execution.send()
+            return use(_records(execution, task, RecordDecoder(with_data=with_data)))
+
+    def put(self, container_id: str, task: FileTask, pieces: Iterable[bytes | memoryview]) -> None:
+        """Do a task that reads records; `pieces` are their bytes, but for `DONE`."""
+        execution = self._prepare(container_id, task, with_input=True)
+        with _ending(execution, task):
+            execution.send()
+            for piece in _joined(pieces, encode_mark(Mark.DONE)):
+                if not execution.feed(piece, STALL_SECONDS):
+                    break  # its answer says why
+            _await_answer(execution, task)
+
+    def _prepare(self, container_id: str, task: FileTask, *, with_input: bool = False) -> Execution:
+        engine_has = Deadline.after(STALL_SECONDS if task.timeout is None else min(STALL_SECONDS, task.timeout))
+        return self._runner.prepare(container_id, task.request(with_input=with_input), engine_has)
+
+
+def _over_read_limit(max_bytes: int, found: int) -> str:
+    if max_bytes != READ_LIMIT_BYTES:
+        return over("bytes", "max_bytes", max_bytes, found)
+    cure = "files.read_bytes takes a larger max_bytes, and files.download needs no memory for it"
+    return f"there are at least {found} bytes, and the limit is {READ_LIMIT_BYTES}: {cure}"
+
+
+@contextmanager
+def _ending(execution: Execution, task: FileTask) -> Iterator[None]:
+    """See that nothing runs on after an error, and raise errors as callers know them."""
+    try:
+        yield
+        execution.leave()
+    except _Answered as exc:
+        execution.leave()
+        task.refuse(exc.refused)
+    except StillRunning:
+        execution.abandon()
+        task.fail(FileTimeout, f"nothing of it came or went for {STALL_SECONDS:g} s")
+    except RecordViolation as exc:
+        execution.abandon()
+        task.fail(FileError, f"the agent's answer makes no sense ({exc}): close the session, it was tampered with")
+    except BaseException:  # such as Ctrl-C, or a full disk of this host
+        execution.abandon()
+        raise
+
+
+class _Answered(Exception):
+    """The agent said why it does not do it."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused)
+        self.refused = refused
+
+
+def _records(execution: Execution, task: FileTask, decoder: RecordDecoder) -> Iterator[Record]:
+    """Yield the records as they come, until all is done.
 
     Raises:
-        FileError: the file could not be written; a more exact class where one fits.
-        ContainerError: the container is gone or does not run.
+        _Answered: the agent refused.
+        RecordViolation: what came makes no sense.
+        StillRunning: nothing came for too long.
     """
-    outcome = _run(runner, container_id, WRITE_SCRIPT, [str(path), root], content, 0)
-    if outcome.exit_code or outcome.timed_out:
-        _fail("write", path, outcome, 0)
+    deadline = Deadline.after(task.timeout)
+    while True:
+        piece = execution.take(patience=Deadline.after(STALL_SECONDS))
+        if piece is None:
+            _explain_end(execution, task)
+        stream, data = piece
+        if stream is not Stream.STDOUT:
+            raise RecordViolation("it has an error stream")
+        for record in decoder.feed(data):
+            if isinstance(record, Refused):
+                raise _Answered(record)
+            if record is Mark.DONE:
+                return
+            if deadline.expired:  # what has come already may be much work here
+                task.too_late()
+            yield record
 
 
-def read_file(runner: Runner, container_id: str, path: PurePosixPath, root: str, limit_bytes: int) -> bytes:
-    """Read a regular file; links are followed as long as they stay below `root`.
-
-    Raises:
-        FileMissing: there is no such file.
-        FileTooLarge: it has more than `limit_bytes`.
-        FileError: it could not be read; a more exact class where one fits.
-        ContainerError: the container is gone or does not run.
-    """
-    outcome = _run(runner, container_id, READ_SCRIPT, [str(path), root, str(limit_bytes)], None, limit_bytes)
-    data = outcome.stdout.data
-    if outcome.exit_code or outcome.timed_out or len(data) > limit_bytes:
-        _fail("read", path, outcome, limit_bytes)
-    return data
-
-
-def _run(
-    runner: Runner, container_id: str, script: str, arguments: list[str], input: bytes | None, limit_bytes: int
-) -> Outcome:
-    argv = ["sh", "-c", script, "podkit-file", *arguments]
-    return runner.run(
-        container_id,
-        CommandRequest(
-            argv=argv,
-            working_dir="/",
-            input=input,
-            timeout=FILE_SECONDS,
-            max_output_bytes=max(limit_bytes + 1, 64 << 10),
-        ),
-    )
+def _await_answer(execution: Execution, task: FileTask) -> None:
+    """Wait for the only record that answers a `put`; some of it may have come while it was fed."""
+    answer = execution.outcome.stdout
+    while True:
+        for record in RecordDecoder().feed(answer.data):
+            if isinstance(record, Refused):
+                raise _Answered(record)
+            if record is Mark.DONE:
+                return
+            raise RecordViolation("it talks instead of listening")
+        if answer.truncated or execution.outcome.stderr.truncated:
+            raise RecordViolation("it does not come to an end")
+        if execution.take(patience=Deadline.after(STALL_SECONDS)) is None:
+            _explain_end(execution, task)
 
 
-def _fail(doing: str, path: PurePosixPath, outcome: Outcome, limit_bytes: int) -> NoReturn:
-    code = outcome.exit_code
-    errors: dict[int | None, tuple[type[PodkitError], str]] = {
-        ESCAPE: (PathEscape, "it is a symlink, or one on the way leaves its directory; remove it"),
-        NOT_A_FILE: (NotAFile, "no regular file is there, or a part of the path is not a directory"),
-        MISSING: (FileMissing, "there is no such file"),
-        TOO_LARGE: (FileTooLarge, f"it has more than {limit_bytes} bytes"),
-    }
-    if not code and not outcome.timed_out:  # it grew after it was measured
-        code = TOO_LARGE
+def _explain_end(execution: Execution, task: FileTask) -> NoReturn:
+    """Raise the error of a task that ended without its last record."""
+    outcome = execution.outcome
     if outcome.timed_out:
-        raise FileError(f"cannot {doing} '{path}': it took longer than {FILE_SECONDS:g} s")
-    said = cut(outcome.stderr.text.strip()) or f"the script ended with exit code {code}"
-    error, why = errors.get(code, (FileError, said))
-    raise error(f"cannot {doing} '{path}' in the container: {why}")
+        task.too_late()
+    if outcome.container_restarted:
+        raise CommandInterrupted(f"cannot {task.doing} '{task.path}': the container had to be restarted under it")
+    if outcome.oom_killed:
+        task.fail(FileError, "the kernel killed it for memory: raise memory_limit, or end what uses it up")
+    task.fail(FileError, f"the agent's part for files ended with exit code {outcome.exit_code}")
+
+
+def _joined(pieces: Iterable[bytes | memoryview], last: bytes) -> Iterator[bytes | memoryview]:
+    """Yield small pieces in larger ones: each costs a system call or more, here and inside."""
+    small: list[bytes | memoryview] = []
+    size = 0
+    for piece in pieces:
+        if len(piece) >= PIECE_BYTES:
+            yield b"".join(small)
+            yield piece
+            small, size = [], 0
+            continue
+        small.append(piece)
+        size += len(piece)
+        if size >= PIECE_BYTES:
+            yield b"".join(small)
+            small, size = [], 0
+    yield b"".join([*small, last])

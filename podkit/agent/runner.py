@@ -22,10 +22,10 @@ def latest(timeout: float | None) -> Deadline:
 
 
 def needs_agent(why: str) -> NotSupported:
-    """Return the error of a running command that is asked for where there is no agent."""
+    """Return the error of what only an agent can do, asked for where there is none."""
     return NotSupported(
-        f"a running command needs podkit's agent in the container, which has none: {why}; execute_command works "
-        "without it"
+        f"this needs podkit's agent in the container, which has none: {why}; execute_command, read_file and write_file "
+        "work without it"
     )
 
 

@@ -35,8 +35,13 @@ def cut(text: str) -> str:
     return text if len(text) <= _MESSAGE_LONGEST else f"… {text[-_MESSAGE_LONGEST:]}"
 
 
-def check_text(value: object, what: str) -> str:
-    """Accept a string that is valid Unicode without NUL."""
+def over(unit: str, parameter: str, limit: int, found: int) -> str:
+    """Say that a limit of the caller's is too small; what was found was counted no further than to that."""
+    return f"there are at least {found} {unit}, and {parameter} is {limit}: pass a larger {parameter}"
+
+
+def check_text(value: object, what: str, *, any_bytes: bool = False) -> str:
+    """Accept a string that is valid Unicode without NUL; `any_bytes` allows those of `os.fsdecode` as well."""
     if not isinstance(value, str):
         raise InvalidInput(f"{what} is {shown(value)}: pass a str, such as str(...) of it, not {type(value).__name__}")
     if "\0" in value:
@@ -44,7 +49,7 @@ def check_text(value: object, what: str) -> str:
             f"{what}={shown(value)} contains a NUL character, which no kernel interface takes: remove it"
         )
     try:
-        value.encode()
+        value.encode(errors="surrogateescape" if any_bytes else "strict")
     except UnicodeEncodeError:
         raise InvalidInput(f"{what}={shown(value)} holds half of a surrogate pair: pass valid Unicode") from None
     return value
@@ -75,15 +80,17 @@ def check_prefix(value: object) -> str:
     return text
 
 
-def check_path_text(value: object, what: str) -> str:
+def check_path_text(value: object, what: str, *, any_bytes: bool = False) -> str:
     """Accept a non-empty path of at most 4,096 bytes, as `str` or `pathlib` path; give it as `str`."""
-    text = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, what)
+    text = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, what, any_bytes=any_bytes)
     if not text:
         raise InvalidInput(f"{what}='' is empty: pass a path")
-    if len(text.encode()) > PATH_MAX_BYTES:
+    if len(text.encode(errors="surrogateescape")) > PATH_MAX_BYTES:
         raise InvalidInput(f"{what}={shown(text)} is longer than {PATH_MAX_BYTES} bytes: no Linux path is")
     if text.split("/")[0].startswith("~"):
-        raise InvalidInput(f"{what}={shown(text)}: '~' is not expanded; write the directory out")
+        raise InvalidInput(
+            f"{what}={shown(text)}: '~' is not expanded; write the directory out, or './~' for that name"
+        )
     return text
 
 
@@ -159,6 +166,20 @@ def check_size(value: object, what: str) -> int:
     """Accept a number of bytes, at least 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidInput(f"{what}={shown(value)}: pass a whole number of bytes, at least 0")
+    return value
+
+
+def check_count(value: object, what: str) -> int:
+    """Accept a number of things, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInput(f"{what}={shown(value)}: pass a whole number, at least 1")
+    return value
+
+
+def check_mode(value: object) -> int:
+    """Accept the permission bits of a file."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o7777:
+        raise InvalidInput(f"mode={shown(value)}: pass permission bits, such as 0o644")
     return value
 
 

@@ -16,10 +16,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from podkit.agent import binary
-from podkit.agent import files as container_files
 from podkit.agent.agent_exec import AgentExec
 from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.agent.files import FILE_SECONDS
+from podkit.agent.files import ContainerFiles
 from podkit.agent.runner import Runner, latest
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
 from podkit.core import _identity, _lifecycle
@@ -44,7 +43,15 @@ from podkit.core.models import (
     check_config,
     utc_now,
 )
-from podkit.errors import FileError, InvalidInput, NotSupported, PathNotMapped, PodkitError
+from podkit.errors import (
+    CommandError,
+    ContainerError,
+    FileError,
+    InvalidInput,
+    NotSupported,
+    PathNotMapped,
+    PodkitError,
+)
 from podkit.utils import _hostfs
 from podkit.utils._deadline import CLEAN_UP_SECONDS
 from podkit.utils._fork import renew_after_fork
@@ -54,13 +61,12 @@ from podkit.utils.paths import (
     get_workspace_path,
     host_to_container_path,
     resolve_container_path,
+    resolve_file_path,
 )
 
 __all__ = ["BaseContainerManager", "ContainerRecord", "SimpleContainerManager"]
 
 _WORKSPACE_PARENTS = 2  # `workspaces` and the user's directory
-
-_SUPERUSERS = ("", "0", "root", "0:0", "root:root")
 
 _logger = logging.getLogger(__name__)
 
@@ -102,6 +108,7 @@ class BaseContainerManager(ABC):
         self.restarts = Restarts(backend)
         self._workspaces = WorkspaceWatch()
         self._runner: Runner = AgentExec(backend, self.restarts)
+        self._files = ContainerFiles(self._runner)
         self._places_agent = True
         self._records: dict[str, ContainerRecord] = {}
         self._never_started: dict[str, bool] = {}  # id -> whether it is attachable, and made by this process
@@ -309,12 +316,13 @@ class BaseContainerManager(ABC):
             if not self.has_workspace(container_id):
                 self._make_workspace(container_id, deadline)
             self._start(container_id, config, start, deadline)
+            self._open_directories(container_id, deadline, tmpfs_alone=True)
             return
         identity = self._identity_of(never_started)
         with self._cleaning_up(identity, config):
             try:
                 self._start(container_id, config, start, deadline)
-                self._open_workspace(container_id, config, deadline)
+                self._open_directories(container_id, deadline)
             except BaseException:
                 with suppress(PodkitError):  # the first error counts
                     self.remove_container(container_id, deadline=Deadline.after(CLEAN_UP_SECONDS))
@@ -322,27 +330,27 @@ class BaseContainerManager(ABC):
         with self._lock:
             self._never_started.pop(container_id, None)
 
-    def _open_workspace(self, container_id: str, config: ContainerConfig, deadline: Deadline | None) -> None:
-        """Let the container's user write to `/workspace` where the engine made that directory, as root's.
+    def _open_directories(self, container_id: str, deadline: Deadline | None, *, tmpfs_alone: bool = False) -> None:
+        """Let every user write to `/workspace` and the working directory, where the engine has made them as root's.
 
-        Its owner may do that without any capability, so root of the container can.
+        A workspace on the host is open already. No other directory of the host is touched, and of the image's only
+        `/workspace`, which it may have filled. A tmpfs is a new one at each start.
         """
-        record = self._record_of(container_id)
-        if config.user in _SUPERUSERS or not _workspace_is_the_engines(record.mounts):
+        with self._lock:
+            record = self._records.get(container_id)
+        if record is None:  # started by its id alone
             return
-        if config.user is None and self._user_of(container_id, deadline) in _SUPERUSERS:
-            return
-        request = CommandRequest(
-            argv=["chmod", "0777", DEFAULT_WORKING_DIR], user="0", working_dir="/", timeout=FILE_SECONDS
-        )
-        outcome = self._runner.run(container_id, request)
-        if outcome.exit_code:
-            _logger.warning(
-                "%s belongs to root in container %s: %s", DEFAULT_WORKING_DIR, record.name, outcome.stderr.text
-            )
-
-    def _user_of(self, container_id: str, deadline: Deadline | None) -> str:
-        return self.backend.inspect_workload(container_id, deadline=deadline).user
+        targets = [PurePosixPath(mount["Target"]) for mount in record.mounts]
+        for path, has_to_be_empty in _directories_to_open(record, tmpfs_alone=tmpfs_alone):
+            made = {target.relative_to(path).parts[0] for target in targets if path in target.parents}
+            try:
+                self._files.open_to_all(
+                    container_id, path, if_empty=has_to_be_empty, but_for=sorted(made), deadline=deadline
+                )
+            except (ContainerError, CommandError):  # its main process may end at once, and its first command says so
+                return
+            except FileError as exc:
+                _logger.warning("not every user can write to %s in container %s: %s", path, record.name, exc)
 
     def _start(
         self, container_id: str, config: ContainerConfig, start: Callable[..., object], deadline: Deadline | None
@@ -445,15 +453,7 @@ class BaseContainerManager(ABC):
 
     def empty_workspace(self, container_id: str) -> None:
         """Remove all that is in `/workspace`, through a running container: as root, so whoever made it."""
-        request = CommandRequest(
-            argv=["sh", "-c", "rm -rf -- ..?* .[!.]* *"],
-            user="0",
-            working_dir=DEFAULT_WORKING_DIR,
-            timeout=FILE_SECONDS,
-        )
-        outcome = self._runner.run(container_id, request)
-        if outcome.exit_code:
-            raise FileError(f"the workspace could not be emptied: {outcome.stderr.text.strip()}")
+        self._files.empty(container_id, PurePosixPath(DEFAULT_WORKING_DIR))
 
     def remove_session_container(self, user_id: str, session_id: str) -> None:
         """Remove the session's container, whatever it is made of; one that does not exist is no error."""
@@ -583,31 +583,24 @@ class BaseContainerManager(ABC):
         """Run a command that has been checked; see `execute_command`."""
         return self._runner.run(container_id, request).to_result(request.timeout)
 
-    def read_file(self, container_id: str, container_path: str | PurePath, user_id: str, session_id: str) -> bytes:
-        """Read a regular file of at most 256 MiB; a relative path lies under `/workspace`.
+    @property
+    def files(self) -> ContainerFiles:
+        """The files of its containers, as they are seen from inside."""
+        return self._files
 
-        What is mounted from the workspace is read on the host, also while the container does not run; all else
-        through the container.
+    def read_file(self, container_id: str, container_path: str | PurePath, user_id: str, session_id: str) -> bytes:
+        """Read a regular file of at most 256 MiB, as a command in the container would.
+
+        A relative path lies under `/workspace`; symlinks are followed.
 
         Raises:
+            InvalidInput: the path cannot be right.
             FileMissing: there is no such file.
-            PathEscape: a `..` or a symlink leaves the workspace.
             FileError: it cannot be read; a more exact class where one fits.
+            ContainerError: the container is gone, stopped or paused.
+            CommandInterrupted: the container or the engine ended meanwhile.
         """
-        path = resolve_container_path(container_path)
-        target = self._mount_target(container_id, path)
-        workspace = self.get_data_dir(user_id, session_id)
-        if workspace and target == DEFAULT_WORKING_DIR:
-            return _hostfs.read_file(workspace, path.relative_to(target))
-        return container_files.read_file(self._runner, container_id, path, target, _hostfs.READ_LIMIT_BYTES)
-
-    def _mount_target(self, container_id: str, path: PurePosixPath) -> str:
-        """Give the innermost mount that a path lies in, which no link may leave; `""` outside of all."""
-        with self._lock:
-            record = self._records.get(container_id)
-        targets = [DEFAULT_WORKING_DIR, *(mount.target for mount in (record.config.volumes if record else ()))]
-        # a file that is itself the mount lies in the one around it
-        return max((target for target in targets if PurePosixPath(target) in path.parents), key=len, default="")
+        return self._files.read(container_id, resolve_container_path(container_path))
 
     # --- paths --------------------------------------------------------------------------------------
 
@@ -692,10 +685,18 @@ class BaseContainerManager(ABC):
         return record
 
 
-def _workspace_is_the_engines(mounts: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the engine made `/workspace`: nothing is mounted there, or a directory of a volume."""
-    found = [mount for mount in mounts if mount["Target"] == DEFAULT_WORKING_DIR]
-    return not found or bool((found[0].get("VolumeOptions") or {}).get("Subpath"))
+def _directories_to_open(record: ContainerRecord, *, tmpfs_alone: bool) -> Iterator[tuple[PurePosixPath, bool]]:
+    """Yield the directories that every user is to write to, and whether only while nothing is in them."""
+    mounts = {PurePosixPath(mount["Target"]): mount for mount in record.mounts}
+    workspace, working_dir = PurePosixPath(DEFAULT_WORKING_DIR), PurePosixPath(record.config.working_dir)
+    for path in dict.fromkeys((workspace, working_dir)):
+        mounted = next((mounts[above] for above in (path, *path.parents) if above in mounts), None)
+        type = mounted["Type"] if mounted else None
+        if tmpfs_alone and type != "tmpfs":
+            continue
+        if type != "bind" or (path != workspace and mounted and mounted.get("Source") == record.workspace):
+            is_podkits = mounted is None or (mounted.get("VolumeOptions") or {}).get("Subpath")
+            yield path, path != workspace or not is_podkits
 
 
 class SimpleContainerManager(BaseContainerManager):
@@ -711,7 +712,7 @@ class SimpleContainerManager(BaseContainerManager):
         workspace_base_host: see `BaseContainerManager`.
         event_handler: see `BaseContainerManager`.
         volume_name: keep the workspaces in this named volume, which is made where it is missing: a session mounts its
-            own directory of it only. Files are then written and read through the container.
+            own directory of it only.
     """
 
     def __init__(
@@ -751,24 +752,16 @@ class SimpleContainerManager(BaseContainerManager):
     def write_file(
         self, container_id: str, container_path: str | PurePath, content: str | bytes, user_id: str, session_id: str
     ) -> Path:
-        """Write a file in one step: a reader sees the old one or the new one.
-
-        Below `/workspace` it is written on the host where a workspace is mounted, also while the container does not
-        run; elsewhere through the container, by its user.
+        """Write a file in one step, as a command in the container would; see `SessionFiles.write_bytes`.
 
         Raises:
-            PathEscape: a `..` or a symlink leaves the workspace or the mount.
+            InvalidInput: the path or the content cannot be right.
             FileError: it cannot be written; a more exact class where one fits.
+            ContainerError: the container is gone, stopped or paused.
+            CommandInterrupted: the container or the engine ended meanwhile; it may have been written.
         """
-        path = resolve_container_path(container_path)
-        data = check_content(content, "content")
-        target = self._mount_target(container_id, path)
-        workspace = self.get_data_dir(user_id, session_id)
-        if workspace and target == DEFAULT_WORKING_DIR:
-            # the container's user may be any, and the workspace's parents keep the host's other users out
-            _hostfs.write_file(workspace, path.relative_to(target), data, mode=0o666, directory_mode=0o777)
-        else:
-            container_files.write_file(self._runner, container_id, path, data, target)
+        path = resolve_file_path(container_path)
+        self._files.write(container_id, path, check_content(content, "content"))
         return Path(path)
 
     def get_data_dir(self, user_id: str, session_id: str) -> Path | None:

@@ -19,20 +19,21 @@ from podkit.core._request import Request
 from podkit.core._table import BUSY, SessionEntry, SessionTable
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
+from podkit.core.files import as_text
 from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager, ContainerRecord
 from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, check_config, utc_now
 from podkit.errors import (
     ContainerNotFound,
     ContainerNotRunning,
+    FileError,
     InvalidInput,
-    NotText,
     PodkitError,
     SessionConflict,
     SessionNotFound,
 )
 from podkit.utils._deadline import NEVER, held, tried
-from podkit.utils.paths import resolve_container_path
+from podkit.utils.paths import resolve_container_path, resolve_file_path
 
 T = TypeVar("T")
 
@@ -405,52 +406,58 @@ class BaseSessionManager:
             lambda prepared: self._use(entry, lambda id: manager.open(id, request, prepared), deadline)
         )
 
-    def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
-        """Write a file of the session, in one step, and give its absolute path inside.
+    def in_container(self, user_id: str, session_id: str, action: Callable[[str], T]) -> T:
+        """Do something with the session's running container, given its id; it is brought back first where needed.
 
-        A relative path lands under `/workspace`; missing directories are made.
+        `action` is repeated where it raised `ContainerNotFound` or `ContainerNotRunning`, which must mean that it did
+        nothing.
 
         Raises:
-            SessionNotFound: there is no such session.
-            PathEscape: a `..` or a symlink leaves the workspace or the mount.
-            FileError: it cannot be written; a more exact class where one fits.
+            InvalidInput: an id cannot be right.
+            SessionNotFound: there is no such session, or it was closed.
+            ContainerNotRunning: the container is paused, or was lost again and again.
+            EngineError: it could not be brought back.
         """
-        resolve_container_path(container_path)  # refuses before any engine call
-        check_content(content, "content")
-        entry = self._require(user_id, session_id)
-        return self._use(
-            entry,
-            lambda container_id: self.container_manager.write_file(
-                container_id, container_path, content, user_id, session_id
-            ),
+        return self._use(self._require(user_id, session_id), action)
+
+    def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
+        """Write a file of the session, in one step, and return its absolute path inside.
+
+        A relative path lands under `/workspace`; missing directories are made. See `SessionFiles.write_bytes`.
+
+        Raises:
+            InvalidInput: a value cannot be right.
+            FileError: it cannot be written; a more exact class where one fits.
+            CommandInterrupted: the container or the engine ended meanwhile; it may have been written.
+            PodkitError: as `in_container` does.
+        """
+        resolve_file_path(container_path)  # refuses before any engine call
+        data = check_content(content, "content")
+        manager = self.container_manager
+        return self.in_container(
+            user_id, session_id, lambda id: manager.write_file(id, container_path, data, user_id, session_id)
         )
 
     def read_bytes(self, user_id: str, session_id: str, container_path: str | PurePath) -> bytes:
-        """Read a regular file of the session, of at most 256 MiB, as bytes. Raises as `read_file` does."""
+        """Read a regular file of the session, of at most 256 MiB. Raises as `read_file` does, but for `NotText`."""
         resolve_container_path(container_path)  # refuses before any engine call
-        entry = self._require(user_id, session_id)
-        return self._use(
-            entry,
-            lambda container_id: self.container_manager.read_file(container_id, container_path, user_id, session_id),
+        manager = self.container_manager
+        return self.in_container(
+            user_id, session_id, lambda id: manager.read_file(id, container_path, user_id, session_id)
         )
 
     def read_file(self, user_id: str, session_id: str, container_path: str | PurePath) -> str:
         """Read a text file of the session, of at most 256 MiB.
 
         Raises:
-            SessionNotFound: there is no such session.
+            InvalidInput: a value cannot be right.
             FileMissing: there is no such file.
             NotText: its bytes are not UTF-8.
-            PathEscape: a `..` or a symlink leaves the workspace or the mount.
             FileError: it cannot be read; a more exact class where one fits.
+            CommandInterrupted: the container or the engine ended meanwhile.
+            PodkitError: as `in_container` does.
         """
-        data = self.read_bytes(user_id, session_id, container_path)
-        try:
-            return data.decode()
-        except UnicodeDecodeError as exc:
-            raise NotText(
-                f"'{container_path}' is not UTF-8 (byte {exc.start}): read it as bytes, with files.read_bytes"
-            ) from exc
+        return as_text(self.read_bytes(user_id, session_id, container_path), container_path)
 
     def get_isolation(self, user_id: str, session_id: str) -> Isolation:
         """Return what holds a session in; its container is started or recreated first where that is needed.
@@ -479,7 +486,14 @@ class BaseSessionManager:
         Args:
             user_id: whose session.
             session_id: which one.
-            remove_workspace: remove the workspace with its files as well; by default it stays.
+            remove_workspace: remove the workspace with its files as well, also of a session that was closed before; by
+                default it stays. In a volume it is removed through the container, so only while there is one. What a
+                configuration mounts is never removed.
+
+        Raises:
+            InvalidInput: an id cannot be right.
+            FileError: the workspace could not be removed; the container was.
+            EngineError: the engine refused; `NameTaken` where the container's name is something else's, which stays.
         """
         with self._table.locked(user_id, session_id) as entry:
             try:
@@ -490,22 +504,36 @@ class BaseSessionManager:
                 self.container_manager.remove_session_container(user_id, session_id)
                 return
             if session is None or entry.record is None:
+                if remove_workspace:
+                    self.container_manager.remove_workspace(user_id, session_id)
                 return
             notify(self.event_handler.on_session_closing, session)
-            if remove_workspace:
-                self._empty_workspace(entry)
+            failed = self._empty_workspace(entry) if remove_workspace else None
             self.container_manager.remove_container(entry.record.id)
-            if remove_workspace:
-                self.container_manager.remove_workspace(user_id, session_id)
             entry.session = None  # whoever waits for the lock finds it closed
+            if remove_workspace and not failed:
+                try:
+                    self.container_manager.remove_workspace(user_id, session_id)
+                except FileError as exc:
+                    failed = exc
         session.status, session.container_id = ContainerStatus.STOPPED, None
         notify(self.event_handler.on_session_closed, session)
+        if failed:
+            raise failed
 
-    def _empty_workspace(self, entry: SessionEntry) -> None:
-        """Let the container remove what only it can: files in a volume, and files that are not this process's."""
+    def _empty_workspace(self, entry: SessionEntry) -> PodkitError | None:
+        """Let the container remove what only it can: files in a volume, and files that are not this process's.
+
+        Returns:
+            Why it could not: the container goes all the same.
+        """
         if self.container_manager.get_data_dir(entry.user_id, entry.session_id) is not None and os.geteuid() == 0:
-            return
-        self._use(entry, self.container_manager.empty_workspace)
+            return None
+        try:
+            self._use(entry, self.container_manager.empty_workspace)
+        except PodkitError as exc:
+            return exc
+        return None
 
     def cleanup_expired_sessions(self) -> list[Session]:
         """Close the sessions of this manager that were idle for longer than their timeout, and give them.

@@ -1,4 +1,4 @@
-"""Files of a workspace, opened on the host while a hostile container may change them.
+"""Files of a mount, written on the host while a hostile container may change what is there.
 
 A container can put a symlink wherever the host is about to write, at any moment. So no path that it controls is ever
 resolved by name: each step goes through a directory that is already open, by `openat2(RESOLVE_BENEATH)` where the
@@ -18,18 +18,25 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePath
 
-from podkit.errors import FileError, FileMissing, FileTooLarge, NotAFile, PathEscape
-
-READ_LIMIT_BYTES = 256 << 20
-"""The most that one read takes into memory."""
+from podkit.errors import (
+    FileDenied,
+    FileError,
+    FileExists,
+    FileMissing,
+    IsADirectory,
+    NoSpace,
+    NotADirectory,
+    NotAFile,
+    PathEscape,
+)
 
 _SYS_OPENAT2 = 437  # the same number on every architecture but alpha
 _AT_FDCWD = -100
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_BENEATH = 0x08
 _O_PATH = getattr(os, "O_PATH", 0)
-_DIRECTORY = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
-_TEMPORARY = ".podkit-"
+DIRECTORY_FLAGS = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
+TEMPORARY = ".podkit-"
 _MAKING_TRIES = 64
 _RETRIES = 64  # openat2 gives EAGAIN while a name on the way is being renamed
 
@@ -43,7 +50,7 @@ class _OpenHow(ctypes.Structure):
 def _openat2(directory: int, path: str, flags: int) -> int:
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
     for _ in range(_RETRIES):
-        fd = int(_libc.syscall(_SYS_OPENAT2, directory, path.encode(), ctypes.byref(how), ctypes.sizeof(how)))
+        fd = int(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)))
         if fd >= 0:
             return fd
         if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
@@ -54,18 +61,18 @@ def _openat2(directory: int, path: str, flags: int) -> int:
 @cache
 def _has_openat2() -> bool:
     try:
-        os.close(_openat2(_AT_FDCWD, ".", _DIRECTORY))
+        os.close(_openat2(_AT_FDCWD, ".", DIRECTORY_FLAGS))
     except (OSError, AttributeError):  # an old kernel, a seccomp profile that forbids it, or not Linux
         return False
     return True
 
 
-def _walk(directory: int, path: PurePath, flags: int) -> int:
+def walk(directory: int, path: PurePath, flags: int) -> int:
     """Open `path` below `directory` component by component, following no link."""
     current = os.dup(directory)
     try:
         for part in path.parts[:-1]:
-            below = _step(current, part, _DIRECTORY)
+            below = _step(current, part, DIRECTORY_FLAGS)
             os.close(current)
             current = below
         return _step(current, path.name or ".", flags)
@@ -85,36 +92,40 @@ def _step(directory: int, name: str, flags: int) -> int:
 def _open_beneath(directory: int, path: PurePath, flags: int) -> int:
     if _has_openat2():
         return _openat2(directory, str(path), flags)
-    return _walk(directory, path, flags)
+    return walk(directory, path, flags)
+
+
+_DENIED = "permission denied for this process; it may be the container's user who made it, and is another"
+_REASONS: dict[int, tuple[type[FileError], str]] = {
+    errno.ENOENT: (FileMissing, "there is no such file"),
+    errno.EEXIST: (FileExists, "something is there already"),
+    errno.EISDIR: (IsADirectory, "it is a directory"),
+    errno.ENOTDIR: (NotADirectory, "a part of it is not a directory"),
+    errno.EACCES: (FileDenied, _DENIED),
+    errno.EPERM: (FileDenied, _DENIED),
+    errno.EROFS: (FileDenied, "the file system is read-only; choose a place on another one"),
+    errno.ENOSPC: (NoSpace, "no space is left on the device; make room on the host"),
+    errno.EDQUOT: (NoSpace, "the disk quota is used up; make room on the host"),
+}
+_LINK = "a symlink on the way leaves the mount, is absolute, or loops; remove it, or use session.files, which follow it"
 
 
 @contextmanager
-def _file_errors(path: PurePath, doing: str) -> Iterator[None]:
-    """Raise what the kernel refuses as podkit's errors."""
+def file_errors(path: PurePath, doing: str, *, link: str = _LINK) -> Iterator[None]:
+    """Raise what the kernel refuses as podkit's errors; `link` says what a symlink in the way means."""
     try:
         yield
     except FileError:
         raise
     except OSError as exc:
         if exc.errno in (errno.EXDEV, errno.ELOOP):
-            raise PathEscape(
-                f"cannot {doing} '{path}': a symlink on the way leaves the workspace, or loops; remove it"
-            ) from exc
-        if exc.errno == errno.ENOENT:
-            raise FileMissing(f"cannot {doing} '{path}': there is no such file") from exc
-        if exc.errno == errno.EISDIR:
-            raise NotAFile(f"cannot {doing} '{path}': it is a directory") from exc
-        if exc.errno == errno.ENOTDIR:
-            raise NotAFile(f"cannot {doing} '{path}': a part of it is not a directory") from exc
-        if exc.errno in (errno.EACCES, errno.EPERM):
-            raise FileError(
-                f"cannot {doing} '{path}': permission denied; the container's user made it, and this process is another"
-            ) from exc
-        raise FileError(f"cannot {doing} '{path}': {exc.strerror or exc}") from exc
+            raise PathEscape(f"cannot {doing} '{path}': {link}", number=exc.errno, filename=str(path)) from exc
+        kind, why = _REASONS.get(exc.errno or 0, (FileError, exc.strerror or str(exc)))
+        raise kind(f"cannot {doing} '{path}': {why}", number=exc.errno, filename=str(path)) from exc
 
 
 @contextmanager
-def _opened(fd: int) -> Iterator[int]:
+def opened(fd: int) -> Iterator[int]:
     try:
         yield fd
     finally:
@@ -123,30 +134,28 @@ def _opened(fd: int) -> Iterator[int]:
 
 def _open_root(root: str | os.PathLike[str]) -> int:
     # the root is chosen by podkit's caller, and no container can replace it: it is the top of its mount
-    return os.open(root, _DIRECTORY)
+    return os.open(root, DIRECTORY_FLAGS)
 
 
-def _open_parent(root: int, path: PurePath, directory_mode: int) -> int:
+def _open_parent(root: int, path: PurePath) -> int:
     """Open the directory of `path`, making what is missing."""
     with suppress(FileNotFoundError):
-        return _open_beneath(root, path.parent, _DIRECTORY)
+        return _open_beneath(root, path.parent, DIRECTORY_FLAGS)
     for ancestor in reversed(path.parents):
         try:
-            os.close(_open_beneath(root, ancestor, _DIRECTORY))
+            os.close(_open_beneath(root, ancestor, DIRECTORY_FLAGS))
         except FileNotFoundError:
-            with _opened(_open_beneath(root, ancestor.parent, _DIRECTORY)) as above:
+            with opened(_open_beneath(root, ancestor.parent, DIRECTORY_FLAGS)) as above:
                 with suppress(FileExistsError):
                     os.mkdir(ancestor.name, dir_fd=above)
-                with _opened(
+                with opened(
                     os.open(ancestor.name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
                 ) as made:
-                    os.fchmod(made, directory_mode)
-    return _open_beneath(root, path.parent, _DIRECTORY)
+                    os.fchmod(made, 0o755)
+    return _open_beneath(root, path.parent, DIRECTORY_FLAGS)
 
 
-def write_file(
-    root: str | os.PathLike[str], path: PurePath, content: bytes, *, mode: int = 0o644, directory_mode: int = 0o755
-) -> None:
+def write_file(root: str | os.PathLike[str], path: PurePath, content: bytes) -> None:
     """Write the file `path` below `root` in one step: a reader sees the old file or the new one.
 
     Missing directories are made, `root` included. A file that exists keeps its mode and, where this process may set
@@ -156,29 +165,27 @@ def write_file(
         root: the top of the mount on the host.
         path: relative to `root`, without `..`.
         content: what to write.
-        mode: of a new file.
-        directory_mode: of new directories.
 
     Raises:
         PathEscape: a symlink on the way leaves `root`, or the file itself is one.
         NotAFile: a directory, device, FIFO or socket is there.
         FileError: the kernel refused: no space, no permission.
     """
-    with _file_errors(path, "write"):
+    with file_errors(path, "write"):
         os.makedirs(root, exist_ok=True)
-        with _opened(_open_root(root)) as top, _opened(_open_parent(top, path, directory_mode)) as parent:
-            existing = _check_replaceable(parent, path)
-            temporary = _TEMPORARY + secrets.token_hex(8)
+        with opened(_open_root(root)) as top, opened(_open_parent(top, path)) as parent:
+            existing = check_replaceable(parent, path)
+            temporary = TEMPORARY + secrets.token_hex(8)
             fd = os.open(
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
             )
             try:
                 with open(fd, "wb", buffering=0) as file:
-                    _write_all(file.fileno(), content)
+                    write_all(file.fileno(), content)
                     if existing and (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
                         with suppress(PermissionError):
                             os.fchown(file.fileno(), existing.st_uid, existing.st_gid)
-                    os.fchmod(file.fileno(), stat.S_IMODE(existing.st_mode) & 0o777 if existing else mode)
+                    os.fchmod(file.fileno(), stat.S_IMODE(existing.st_mode) & 0o777 if existing else 0o644)
                 os.rename(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException:
                 with suppress(OSError):
@@ -186,71 +193,32 @@ def write_file(
                 raise
 
 
-def _check_replaceable(parent: int, path: PurePath) -> os.stat_result | None:
+def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.stat_result | None:
     """Look at what a write would replace; whatever takes its place afterwards is replaced by name, never followed."""
-    if not path.name:
-        raise NotAFile("cannot write the top of the workspace: it is a directory")
+    refused = f"cannot {doing} '{path}'"
     try:
-        found = os.stat(path.name, dir_fd=parent, follow_symlinks=False)
+        found = os.stat(path.name or ".", dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return None
     if stat.S_ISLNK(found.st_mode):
-        raise PathEscape(f"cannot write '{path}': it is a symlink; remove it, or write the file that it names")
+        why = "it is a symlink; remove it, or write the file that it names"
+        raise PathEscape(f"{refused}: {why}", filename=str(path))
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectory(f"{refused}: a directory is there; give the whole path of the file", filename=str(path))
     if not stat.S_ISREG(found.st_mode):
-        raise NotAFile(f"cannot write '{path}': {_kind(found.st_mode)} is there")
+        raise NotAFile(f"{refused}: {kind_of(found.st_mode)} is there; remove it", filename=str(path))
     return found
 
 
-def _write_all(fd: int, content: bytes) -> None:
+def write_all(fd: int, content: bytes | memoryview) -> None:
+    """Write all of it, in pieces: one call of the kernel's takes no more than 2 GiB."""
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view[: 16 << 20]) :]
 
 
-def read_file(root: str | os.PathLike[str], path: PurePath, *, limit_bytes: int = READ_LIMIT_BYTES) -> bytes:
-    """Read the regular file `path` below `root`.
-
-    Symlinks are followed as long as they stay below `root` (not at all on kernels before 5.6).
-
-    Raises:
-        FileMissing: there is no such file.
-        PathEscape: a symlink on the way leaves `root`.
-        NotAFile: it is a directory, a device, a FIFO or a socket.
-        FileTooLarge: it has more than `limit_bytes`; memory stays flat.
-    """
-    with _file_errors(path, "read"), _opened(_open_root(root)) as top, _opened(_open_for_reading(top, path)) as fd:
-        size = os.fstat(fd).st_size
-        if size > limit_bytes:
-            raise FileTooLarge(f"cannot read '{path}': it has {size} bytes, the limit is {limit_bytes}")
-        chunks, left = [], limit_bytes + 1
-        while left and (chunk := os.read(fd, min(left, 1 << 20))):
-            chunks.append(chunk)
-            left -= len(chunk)
-        if not left:
-            raise FileTooLarge(f"cannot read '{path}': it grew past the limit of {limit_bytes} bytes")
-        return b"".join(chunks)
-
-
-def _open_for_reading(top: int, path: PurePath) -> int:
-    if not _O_PATH:  # not Linux: a device could react to the opening, but there no container can make one
-        fd = _walk(top, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        return _require_regular(fd, path)
-    with _opened(_require_regular(_open_beneath(top, path, _O_PATH | os.O_CLOEXEC), path)) as found:
-        # the second opening goes through the descriptor: the name may mean something else by now
-        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _require_regular(fd: int, path: PurePath) -> int:
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode):
-        return fd
-    os.close(fd)
-    if stat.S_ISLNK(mode):  # an O_PATH walk opens the link itself
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    raise NotAFile(f"cannot read '{path}': it is {_kind(mode)}")
-
-
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """Return what a file is that is no regular one, for messages."""
     kinds = {
         stat.S_IFDIR: "a directory",
         stat.S_IFIFO: "a FIFO",
@@ -267,7 +235,7 @@ def make_workspace(workspace: Path, parents: int) -> None:
     Whoever the container's user is, it owns the workspace: so that is open to all, behind parents that only this
     process's user may enter. What exists is left as it is.
     """
-    with _file_errors(workspace, "make the workspace"):
+    with file_errors(workspace, "make the workspace"):
         for tries_left in reversed(range(_MAKING_TRIES)):
             try:
                 for parent in reversed(workspace.parents[:parents]):
@@ -300,17 +268,17 @@ def remove_tree(directory: Path) -> None:
         FileError: something cannot be removed, such as another user's files.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with _file_errors(directory, "remove"):
+    with file_errors(directory, "remove"):
         try:
-            opened = os.open(directory, flags)
+            fd = os.open(directory, flags)
         except FileNotFoundError:
             return
-        with _opened(opened) as top:
+        with opened(fd) as top:
             pending = _empty(top, top)
             while pending:
                 name = pending.pop()
                 with suppress(FileNotFoundError):  # somebody else removes at the same time
-                    with _opened(os.open(name, flags, dir_fd=top)) as found:
+                    with opened(os.open(name, flags, dir_fd=top)) as found:
                         pending += _empty(found, top)
                     os.rmdir(name, dir_fd=top)
         with suppress(FileNotFoundError):
@@ -329,7 +297,7 @@ def _empty(directory: int, top: int) -> list[str]:
             elif directory == top:
                 moved.append(name)
             else:
-                unique = _TEMPORARY + secrets.token_hex(16)
+                unique = TEMPORARY + secrets.token_hex(16)
                 os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
                 moved.append(unique)
     return moved

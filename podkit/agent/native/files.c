@@ -2,15 +2,16 @@
  *
  *   file stat PATH FOLLOW                  numbers are decimal; FOLLOW, PARENTS, EXISTING, RECURSIVE: 0 or 1
  *   file list PATH MOST                    what lies in a directory, at most so many names
- *   file get PATH BYTES MOST ROOT          a file, or a directory with all below it; MOST 0: a file and nothing else
- *   file put PATH OWNER ROOT               the other way; missing directories are made; OWNER "": nobody in particular
+ *   file get PATH BYTES MOST               a file, or a directory with all below it; MOST 0: a file and nothing else
+ *   file put PATH                          the other way; missing directories are made
  *   file mkdir PATH MODE PARENTS EXISTING
  *   file remove PATH RECURSIVE
- *   file empty PATH 0                      all in a directory, but mounts and what is in them
+ *   file empty PATH                        all in a directory, but mounts and what is in them
  *   file rename FROM TO
+ *   file share PATH EMPTY [NAME...]        lets every user make files in a directory of root's, which is made where it is
+ *                                          missing; EMPTY 1: only while nothing but the NAMEs is in it
  *
- * It answers with records, and `put` reads some: see records.h. Links are followed as for any program in here; where
- * ROOT is not "", they may not lead out of that directory, and none is written through.
+ * It answers with records, and `put` reads some: see records.h. Links are followed as for any program in here.
  */
 #include "agent.h"
 #include "files.h"
@@ -19,12 +20,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PIPE_SIZE (1 << 20)
@@ -128,7 +131,6 @@ static void send_file(int at, const char *name, int flags)
     int file = openat(at, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | flags);
     if (file < 0 || fstat(file, &about) != 0)
         refuse(errno);
-    check_place(file);
     if (!S_ISREG(about.st_mode))
         refuse(NOT_REGULAR);
     keep_within(bytes_most, bytes_sent, (uint64_t)about.st_size, TOO_LARGE);
@@ -172,6 +174,19 @@ static void name_it(const char *name, int depth)
         strcpy(trail, name);
 }
 
+/* Let a directory's owner in, if it is this user; a link that has taken its place may lead to a mount. */
+static void open_to_owner(int at, const char *name)
+{
+    char path[32];
+    int fd = openat(at, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (access(path, R_OK | W_OK | X_OK) != 0)
+        (void)!chmod(path, 0700);
+    close(fd);
+}
+
 static void remove_tree(int at, const char *name, int recursive, int depth)
 {
     if (unlinkat(at, name, 0) == 0 || (depth && errno == ENOENT))
@@ -187,6 +202,8 @@ static void remove_tree(int at, const char *name, int recursive, int depth)
         refuse(errno);
     if (depth >= DEPTH_MAX)
         refuse(ENAMETOOLONG);
+    if (keeps_mounts)
+        open_to_owner(at, name);
     DIR *stream = open_stream(at, name, O_NOFOLLOW);
     for (const char *found; (found = next_name(stream));)
         remove_tree(dirfd(stream), found, 1, depth + 1);
@@ -210,6 +227,65 @@ static void make_new_directory(char *path, mode_t mode, int parents, int existin
     if (parents)
         make_parents(path);
     make_directory(AT_FDCWD, path, mode, existing);
+}
+
+/* Open a directory, following no link wherever it is in the path. */
+static int open_without_links(const char *path, int flags)
+{
+    struct open_how how = {.flags = (uint64_t)(O_DIRECTORY | O_CLOEXEC | flags), .resolve = RESOLVE_NO_SYMLINKS};
+    int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+    if (fd < 0 && errno == ENOSYS && !strchr(path + 1, '/')) /* a kernel before 5.6; and there is no way to a link */
+        fd = open(path, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | flags);
+    return fd;
+}
+
+static int make_without_links(char *path)
+{
+    char *slash = strrchr(path, '/');
+    *slash = '\0';
+    int above = open_without_links(slash == path ? "/" : path, O_PATH);
+    *slash = '/';
+    if (above < 0)
+        return -1;
+    int failed = mkdirat(above, slash + 1, 0777);
+    close(above);
+    return failed ? -1 : open_without_links(path, O_RDONLY);
+}
+
+static int is_one_of(const char *name, char **names)
+{
+    for (; *names; names++)
+        if (strcmp(*names, name) == 0)
+            return 1;
+    return 0;
+}
+
+/* Whether nothing is in it but what is named. */
+static int holds_only(int directory, char **names)
+{
+    DIR *stream = fdopendir(dup(directory));
+    const char *found = NULL;
+    if (!stream)
+        return 0;
+    do
+        found = next_name(stream);
+    while (found && is_one_of(found, names));
+    closedir(stream);
+    return !found;
+}
+
+/* This is root, and what is in the way may be somebody else's: so no link is followed, and only a directory of root's is
+ * changed. */
+static void share(char *path, int only_empty, char **names)
+{
+    struct stat about;
+    int directory = *path == '/' ? open_without_links(path, O_RDONLY) : -1;
+    if (directory < 0 && errno == ENOENT)
+        directory = make_without_links(path);
+    if (directory < 0 || fstat(directory, &about) != 0 || about.st_uid != 0)
+        return;
+    if ((!only_empty || holds_only(directory, names)) && fchmod(directory, 0777) != 0 && errno != EROFS)
+        refuse(errno);
 }
 
 static void rename_to(const char *from, const char *to)
@@ -245,33 +321,33 @@ int file_main(char **arguments)
     size_t count = 0;
     while (arguments[count])
         count++;
-    if (count < 4 || strlen(arguments[2]) >= PATH_MAX)
+    if (count < 3 || strlen(arguments[2]) >= PATH_MAX)
         return 64;
     char *verb = arguments[1], *path = arguments[2];
-    uint64_t number = strtoull(arguments[3], NULL, 10);
+    uint64_t number = count > 3 ? strtoull(arguments[3], NULL, 10) : 0;
     settle();
     if (strcmp(verb, "stat") == 0) {
         send_stat(path, number != 0);
     } else if (strcmp(verb, "list") == 0) {
         names_most = number;
         list(path);
-    } else if (strcmp(verb, "get") == 0 && count == 6) {
+    } else if (strcmp(verb, "get") == 0 && count == 5) {
         fcntl(1, F_SETPIPE_SZ, PIPE_SIZE);
         bytes_most = number;
         names_most = strtoull(arguments[4], NULL, 10);
-        root = arguments[5];
         send_tree(AT_FDCWD, path, 0);
-    } else if (strcmp(verb, "put") == 0 && count == 5) {
+    } else if (strcmp(verb, "put") == 0) {
         fcntl(0, F_SETPIPE_SZ, PIPE_SIZE);
-        root = arguments[4];
-        put_files(path, arguments[3]);
+        put_files(path);
     } else if (strcmp(verb, "mkdir") == 0 && count == 6) {
         make_new_directory(path, (mode_t)number, *arguments[4] == '1', *arguments[5] == '1');
     } else if (strcmp(verb, "remove") == 0) {
         remove_tree(AT_FDCWD, path, number != 0, 0);
     } else if (strcmp(verb, "empty") == 0) {
         empty(path);
-    } else if (strcmp(verb, "rename") == 0) {
+    } else if (strcmp(verb, "share") == 0 && count > 3) {
+        share(path, number != 0, arguments + 4);
+    } else if (strcmp(verb, "rename") == 0 && count == 4) {
         rename_to(path, arguments[3]);
     } else {
         return 64;

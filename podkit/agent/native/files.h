@@ -4,12 +4,6 @@
 
 #include <sys/types.h>
 
-/* The directory that no link may lead out of, and in which none is written through; "" for none. */
-extern const char *root;
-
-/* Refuse what was opened where it does not lie in the root. */
-void check_place(int fd);
-
 /* Open a directory; it and those above it are made where they are missing. `path` is changed meanwhile. */
 int open_directory(int at, char *path);
 
@@ -19,7 +13,7 @@ void make_parents(char *path);
 /* Make a directory; where one `may_exist`, that is as good. */
 void make_directory(int at, const char *path, mode_t mode, int may_exist);
 
-/* Take records, and make what they say at `path`; the files belong to `owner`, if that is not "". */
-void put_files(char *path, const char *owner);
+/* Take records, and make what they say at `path`. */
+void put_files(char *path);
 
 #endif

@@ -9,51 +9,51 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define LINKS_MAX 40
+#define NAMES_MAX 64 /* more than write one file at once */
+#define COPY_SIZE (64u << 10)
 #define ALLOCATED_AT_LEAST (256u << 10) /* bytes of one DATA record */
-
-const char *root = "";
-
-/* Refuse what was opened where it does not lie in the root. By the descriptor: the name may mean something else by now. */
-void check_place(int fd)
-{
-    char path[32], place[PATH_MAX];
-    size_t size = strlen(root);
-    if (size < 2)
-        return;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(path, place, sizeof place - 1);
-    if (length < 0)
-        refuse(errno);
-    place[length] = '\0';
-    if (strncmp(place, root, size) != 0 || (place[size] != '/' && place[size] != '\0'))
-        refuse(ESCAPES);
-}
 
 /* The file that is being written. */
 static struct {
     int directory, file;
     char name[NAME_MAX + 1];
     char temporary[32]; /* its name until it is complete; "" while it has none */
-    struct stat before; /* what it replaces; all zeros for nothing */
+    struct stat before; /* what is there already; all zeros for nothing */
     uint32_t mode;
+    int in_place; /* there is no new file: what is there is written into */
 } target = {.directory = -1, .file = -1};
 
 static void drop_temporary(void)
 {
     if (*target.temporary)
         unlinkat(target.directory, target.temporary, 0);
+    *target.temporary = '\0';
 }
 
-static void on_term(int number)
+/* Only the supervisor's word counts: a command that signals every process of its user means no write of a file. */
+static void on_term(int number, siginfo_t *info, void *context)
 {
     (void)number;
+    (void)context;
+    if (info->si_pid != getppid())
+        return;
     drop_temporary();
     _exit(1);
+}
+
+static void listen_to_supervisor(void)
+{
+    struct sigaction action = {.sa_sigaction = on_term, .sa_flags = SA_SIGINFO | SA_RESTART};
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigaction(SIGTERM, &action, NULL);
+    sigprocmask(SIG_UNBLOCK, &term, NULL);
 }
 
 int open_directory(int at, char *path)
@@ -76,7 +76,6 @@ int open_directory(int at, char *path)
     }
     if (directory < 0)
         refuse(errno);
-    check_place(directory);
     return directory;
 }
 
@@ -93,115 +92,274 @@ void make_parents(char *path)
 void make_directory(int at, const char *path, mode_t mode, int may_exist)
 {
     struct stat about;
+    int flags = at == AT_FDCWD ? 0 : AT_SYMLINK_NOFOLLOW; /* a link is followed if it is the path that was asked for */
     if (mkdirat(at, path, mode) == 0)
         return;
-    if (errno == EEXIST && !(may_exist && fstatat(at, path, &about, 0) == 0 && S_ISDIR(about.st_mode)))
+    if (errno == EEXIST && !(may_exist && fstatat(at, path, &about, flags) == 0 && S_ISDIR(about.st_mode)))
         refuse(EEXIST);
     else if (errno != EEXIST)
         refuse(errno);
 }
 
+static void keep_name(char *name, const char *text, size_t size)
+{
+    if (size > NAME_MAX)
+        refuse(ENAMETOOLONG);
+    memcpy(name, text, size);
+    name[size] = '\0';
+}
+
+/* Open the directory in which this lies below the tree that is made; `name` becomes its own. No link there is followed:
+ * whoever put it there has not asked for this tree. */
+static int open_below(int tree, const char *below, char *name)
+{
+    int at = dup(tree);
+    for (const char *slash; at >= 0 && (slash = strchr(below, '/')); below = slash + 1) {
+        keep_name(name, below, (size_t)(slash - below));
+        int next = openat(at, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        close(at);
+        if (next < 0)
+            refuse(errno == ENOTDIR || errno == ELOOP ? EEXIST : errno);
+        at = next;
+    }
+    if (at < 0)
+        refuse(errno);
+    keep_name(name, below, strlen(below));
+    return at;
+}
+
 /* Open the directory in which the file of this path lies, or will lie; `name` becomes the file's own. A link there is
- * followed, if it is the path that was asked for. */
-static int open_parent(int at, const char *path, char *name)
+ * followed. */
+static int open_parent(const char *path, char *name)
 {
     char rest[PATH_MAX];
+    int at = AT_FDCWD;
     strcpy(rest, path);
     for (int links = 0; links < LINKS_MAX; links++) {
         char *slash = strrchr(rest, '/');
         const char *last = slash ? slash + 1 : rest;
         if (!*last || strcmp(last, ".") == 0 || strcmp(last, "..") == 0)
             refuse(EISDIR);
-        if (strlen(last) > NAME_MAX)
-            refuse(ENAMETOOLONG);
-        strcpy(name, last);
+        keep_name(name, last, strlen(last));
         strcpy(slash ? slash + (slash == rest) : rest, slash ? "" : "."); /* the root keeps its slash */
         int directory = open_directory(at, rest);
         if (links)
             close(at);
-        ssize_t size = *trail ? -1 : readlinkat(directory, name, rest, sizeof rest - 1);
+        ssize_t size = readlinkat(directory, name, rest, sizeof rest - 1);
         if (size < 0)
             return directory;
-        if (*root)
-            refuse(ESCAPES);
         rest[size] = '\0';
         at = directory;
     }
     refuse(ELOOP);
 }
 
-static void name_temporary(void)
+/* --- a name until the file is complete ------------------------------------------------------------------------- */
+
+/* Name it after the file, so that the next one who writes this finds what a writer left here that was killed. */
+static void name_temporary(unsigned attempt)
 {
-    uint64_t random = (uint64_t)now_ms() ^ (uint64_t)getpid() << 32;
-    (void)!getrandom(&random, sizeof random, GRND_NONBLOCK);
-    snprintf(target.temporary, sizeof target.temporary, ".podkit-%016llx", (unsigned long long)random);
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+    for (const char *at = target.name; *at; at++)
+        hash = (hash ^ (unsigned char)*at) * 1099511628211u;
+    snprintf(target.temporary, sizeof target.temporary, ".podkit-%016llx", (unsigned long long)(hash + attempt));
+}
+
+/* Whether what has the temporary name is nobody's any more: whoever writes a file holds a lock on it. */
+static int is_forsaken(void)
+{
+    int fd = openat(target.directory, target.temporary, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ELOOP; /* a link is renamed at once */
+    int locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    close(fd);
+    return locked;
+}
+
+static int make_file(const char *unused)
+{
+    struct stat about;
+    (void)unused;
+    target.file = openat(target.directory, target.temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (target.file < 0)
+        return -1;
+    if ((flock(target.file, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
+        fstat(target.file, &about) == 0 && about.st_nlink > 0)
+        return 0;
+    close(target.file); /* somebody took it for forsaken before the lock was on it */
+    target.file = -1;
+    errno = EEXIST;
+    return -1;
+}
+
+static int give_name(const char *unused)
+{
+    char path[32];
+    (void)unused;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", target.file);
+    return linkat(AT_FDCWD, path, target.directory, target.temporary, AT_SYMLINK_FOLLOW);
+}
+
+static int make_symlink(const char *text)
+{
+    return symlinkat(text, target.directory, target.temporary);
+}
+
+/* Make something of a temporary name that is free, or that nobody needs; 0, or -1 with the reason in errno. */
+static int make_temporary(int (*make)(const char *text), const char *text)
+{
+    for (unsigned attempt = 0; attempt < NAMES_MAX; attempt++) {
+        name_temporary(attempt);
+        for (int tries = 0; tries < 2; tries++) {
+            if (make(text) == 0)
+                return 0;
+            int error = errno;
+            if (error == EEXIST && is_forsaken() && unlinkat(target.directory, target.temporary, 0) == 0)
+                continue;
+            errno = error;
+            break;
+        }
+        if (errno != EEXIST)
+            break;
+    }
+    if (errno == EEXIST)
+        errno = EBUSY; /* somebody has taken them all */
+    *target.temporary = '\0';
+    return -1;
+}
+
+static void write_all(const char *data, size_t size)
+{
+    while (size) {
+        ssize_t done = write(target.file, data, size);
+        if (done < 0 && errno != EINTR)
+            refuse(errno);
+        data += done > 0 ? done : 0;
+        size -= done > 0 ? (size_t)done : 0;
+    }
+}
+
+/* --- a file ------------------------------------------------------------------------------------------------------ */
+
+/* Whether no file can be made here, for a reason that may not hold for the one that is there. */
+static int is_closed_directory(int error)
+{
+    return error == EACCES || error == EPERM || error == EROFS || error == ENOENT; /* the last one in /proc */
+}
+
+static void open_in_place(void)
+{
+    target.file = openat(target.directory, target.name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (target.file < 0)
+        refuse(errno);
+    target.in_place = 1;
 }
 
 static void begin_file(uint32_t mode)
 {
     target.mode = mode;
+    target.in_place = 0;
     if (fstatat(target.directory, target.name, &target.before, AT_SYMLINK_NOFOLLOW) != 0)
         memset(&target.before, 0, sizeof target.before);
     else if (S_ISDIR(target.before.st_mode))
         refuse(EISDIR);
     else if (!S_ISREG(target.before.st_mode) && !S_ISLNK(target.before.st_mode))
         refuse(NOT_REGULAR);
+    /* whoever may not write a file does not replace it either, though the directory would allow that */
+    if (S_ISREG(target.before.st_mode) && faccessat(target.directory, target.name, W_OK, 0) != 0)
+        refuse(errno);
     /* a file without a name goes by itself where this process is killed; not every file system has them */
-    target.file = openat(target.directory, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
-    if (target.file >= 0)
+    target.file = openat(target.directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    if (target.file >= 0) {
+        (void)flock(target.file, LOCK_EX | LOCK_NB);
         return;
-    name_temporary();
-    target.file = openat(target.directory, target.temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (target.file < 0) {
-        *target.temporary = '\0';
-        refuse(errno == ENOENT ? EPERM : errno); /* the directory is there: such as /proc, it takes no files */
     }
+    if (make_temporary(make_file, NULL) == 0)
+        return;
+    if (S_ISREG(target.before.st_mode) && is_closed_directory(errno))
+        open_in_place();
+    else
+        refuse(errno == ENOENT ? EPERM : errno); /* the directory is there: such as /proc, it takes no files */
 }
 
-static void set_owner_and_mode(const struct user *owner)
+/* Give the new file the old one's owner, and its mode; 0 where this user may not give it away. */
+static int set_owner_and_mode(void)
 {
     const struct stat *before = &target.before;
     int replaces = S_ISREG(before->st_mode);
     mode_t mask = umask(0), usual = replaces ? before->st_mode & 0777 : 0666 & ~mask;
     umask(mask);
-    if (owner && fchown(target.file, owner->uid, owner->gid) != 0)
-        refuse(errno);
-    if (!owner && replaces && (before->st_uid != geteuid() || before->st_gid != getegid()))
-        (void)!fchown(target.file, before->st_uid, before->st_gid); /* as far as this user may */
+    if (replaces && (before->st_uid != geteuid() || before->st_gid != getegid()) &&
+        fchown(target.file, before->st_uid, before->st_gid) != 0)
+        return 0;
     if (fchmod(target.file, target.mode == KEEP_MODE ? usual : target.mode & 07777) != 0)
         refuse(errno);
+    return 1;
 }
 
-static void end_file(const struct user *owner)
+/* Let the new file take its name; 0, or -1 with the reason in errno. */
+static int appear(void)
 {
     char path[32];
-    int directory = target.directory;
-    set_owner_and_mode(owner);
     if (!*target.temporary) {
         snprintf(path, sizeof path, "/proc/self/fd/%d", target.file);
-        int failed = linkat(AT_FDCWD, path, directory, target.name, AT_SYMLINK_FOLLOW);
-        if (failed && errno == EEXIST) { /* a link replaces nothing, a renaming does */
-            name_temporary();
-            failed = linkat(AT_FDCWD, path, directory, target.temporary, AT_SYMLINK_FOLLOW);
-        }
-        if (failed)
-            refuse(errno);
+        if (linkat(AT_FDCWD, path, target.directory, target.name, AT_SYMLINK_FOLLOW) == 0)
+            return 0;
+        /* a link replaces nothing, a renaming does */
+        if (errno != EEXIST || make_temporary(give_name, NULL) != 0)
+            return -1;
     }
-    if (*target.temporary && renameat(directory, target.temporary, directory, target.name) != 0)
-        refuse(errno);
+    if (renameat(target.directory, target.temporary, target.directory, target.name) != 0)
+        return -1;
     *target.temporary = '\0';
+    return 0;
+}
+
+/* Copy what has come into the file that is there: it is a mount, or of an owner whose it would not stay. */
+static void copy_in_place(void)
+{
+    int source = target.file;
+    off_t at = 0;
+    ssize_t size;
+    char piece[COPY_SIZE];
+    open_in_place();
+    while ((size = pread(source, piece, sizeof piece, at)) != 0) {
+        if (size < 0)
+            refuse(errno);
+        write_all(piece, (size_t)size);
+        at += size;
+    }
+    close(source);
+    drop_temporary();
+}
+
+static void end_file(void)
+{
+    if (!target.in_place) {
+        int is_ready = set_owner_and_mode(), has_appeared = is_ready && appear() == 0;
+        if (is_ready && !has_appeared && errno != EBUSY)
+            refuse(errno);
+        if (!has_appeared)
+            copy_in_place();
+    }
+    if (target.in_place && target.mode != KEEP_MODE && fchmod(target.file, target.mode & 07777) != 0)
+        refuse(errno);
     if (close(target.file) != 0)
         refuse(errno);
     target.file = -1;
-    close(directory);
+    close(target.directory);
 }
 
 static void make_link(const char *text)
 {
-    name_temporary();
-    if (symlinkat(text, target.directory, target.temporary) != 0 ||
-        renameat(target.directory, target.temporary, target.directory, target.name) != 0)
-        refuse(errno);
+    for (int tries = 0; tries < LINKS_MAX; tries++) {
+        if (make_temporary(make_symlink, text) != 0)
+            refuse(errno);
+        if (renameat(target.directory, target.temporary, target.directory, target.name) == 0)
+            break;
+        if (errno != ENOENT || tries == LINKS_MAX - 1) /* else somebody took it for forsaken */
+            refuse(errno);
+    }
     *target.temporary = '\0';
     close(target.directory);
 }
@@ -220,13 +378,16 @@ static void make(char *path, int *tree, const struct entry *entry, const char *l
     if (*trail && *tree < 0)
         refuse(EPROTO);
     if (S_ISDIR(entry->mode) && *trail) {
-        make_directory_of(*tree, trail, entry->mode);
+        char name[NAME_MAX + 1];
+        int above = open_below(*tree, trail, name);
+        make_directory_of(above, name, entry->mode);
+        close(above);
     } else if (S_ISDIR(entry->mode)) {
         make_parents(path);
         make_directory_of(AT_FDCWD, path, entry->mode);
         *tree = open_directory(AT_FDCWD, path);
     } else {
-        target.directory = open_parent(*trail ? *tree : AT_FDCWD, *trail ? trail : path, target.name);
+        target.directory = *trail ? open_below(*tree, trail, target.name) : open_parent(path, target.name);
         if (entry->mode != KEEP_MODE && S_ISLNK(entry->mode))
             make_link(link);
         else
@@ -250,7 +411,7 @@ static void take_entry(char *path, int *tree, size_t size)
  * itself will say why. */
 static void allocate(size_t size)
 {
-    off_t end = lseek(target.file, 0, SEEK_CUR);
+    off_t end = target.in_place ? -1 : lseek(target.file, 0, SEEK_CUR);
     if (size >= ALLOCATED_AT_LEAST && end >= 0)
         (void)!posix_fallocate(target.file, end, (off_t)size); /* the system call, and no emulation of it */
 }
@@ -262,25 +423,16 @@ static void take_data(size_t left)
         char *data;
         size_t size = take_some(left, &data);
         left -= size;
-        while (size) {
-            ssize_t done = write(target.file, data, size);
-            if (done < 0 && errno != EINTR)
-                refuse(errno);
-            data += done > 0 ? done : 0;
-            size -= done > 0 ? (size_t)done : 0;
-        }
+        write_all(data, size);
     }
 }
 
-void put_files(char *path, const char *owner_text)
+void put_files(char *path)
 {
-    struct user user, *owner = *owner_text ? &user : NULL;
     struct record_header header;
     int tree = -1;
     give_up = drop_temporary;
-    signal(SIGTERM, on_term);
-    if (owner && find_user(owner_text, owner) != 0)
-        refuse(NO_OWNER);
+    listen_to_supervisor();
     for (;;) {
         memcpy(&header, take(sizeof header), sizeof header);
         int in_file = target.file >= 0;
@@ -289,7 +441,7 @@ void put_files(char *path, const char *owner_text)
         else if (header.type == DATA && in_file)
             take_data(header.length);
         else if (header.type == END && in_file)
-            end_file(owner);
+            end_file();
         else if (header.type == DONE && !in_file)
             return;
         else

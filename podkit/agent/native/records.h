@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 enum record { ENTRY = 1, DATA, END, DONE, REFUSED };
-enum refusal { NOT_REGULAR = 1001, TOO_LARGE, TOO_MANY, NO_OWNER, CUT_SHORT, ESCAPES, NO_PARENT };
+enum refusal { NOT_REGULAR = 1001, TOO_LARGE, TOO_MANY, CUT_SHORT, NO_PARENT };
 
 struct record_header {
     uint32_t length; /* of what follows */

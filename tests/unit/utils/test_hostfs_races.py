@@ -1,4 +1,4 @@
-"""A container swaps a directory and a link in a tight loop, while the host reads and writes: no escape.
+"""A container swaps a directory and a link in a tight loop, while the host writes: no escape.
 
 Beside each claim stands the naive way under the same attack, which must lose: else the attack is broken.
 """
@@ -108,20 +108,12 @@ def outside_is_changed(arena: Path) -> bool:
     return True
 
 
-def naive(root: Path, mode: str) -> bytes:
+def naive(root: Path) -> None:
     """Look, then open: `realpath` and a prefix check."""
     path = os.path.realpath(root / PATH)
     if not path.startswith(f"{root}/"):
         raise PermissionError(path)
-    with open(root / PATH, mode) as file:
-        return bytes(file.read()) if mode == "rb" else bytes(file.write(b"new"))
-
-
-@pytest.mark.usefixtures("way")
-def test_raced_reads_never_give_a_file_of_the_host(swapped: Path) -> None:
-    done, escapes = race(lambda: _hostfs.read_file(swapped / "root", PATH), lambda found: found == b"secret")
-    assert done > 0
-    assert escapes == 0
+    (root / PATH).write_bytes(b"new")
 
 
 @pytest.mark.usefixtures("way")
@@ -150,15 +142,8 @@ def test_raced_removals_never_touch_the_host(arena: Path) -> None:
     assert not outside_is_changed(arena)
 
 
-def test_control_a_look_before_the_reading_escapes(swapped: Path) -> None:
-    _, escapes = race(lambda: naive(swapped / "root", "rb"), lambda found: found == b"secret", seconds=CONTROL_SECONDS)
-    assert escapes > 0
-
-
 def test_control_a_look_before_the_writing_escapes(swapped: Path) -> None:
-    _, escapes = race(
-        lambda: naive(swapped / "root", "wb"), lambda _: outside_is_changed(swapped), seconds=CONTROL_SECONDS
-    )
+    _, escapes = race(lambda: naive(swapped / "root"), lambda _: outside_is_changed(swapped), seconds=CONTROL_SECONDS)
     assert escapes > 0
 
 

@@ -37,6 +37,8 @@ from podkit.core._checks import over
 from podkit.errors import CommandInterrupted, FileDenied, FileError, FileTimeout, NotSupported
 
 T = TypeVar("T")
+Progress = Callable[[int, int], object]
+"""Called with the number of files that are complete so far, and of bytes that have gone."""
 
 READ_LIMIT_BYTES = 256 << 20
 """The most that one read takes into memory, where its caller sets no limit."""
@@ -214,7 +216,7 @@ class ContainerFiles:
             container_id: of a running container.
             path: of the directory.
             if_empty: only while nothing is in it.
-            but_for: names that may be in it all the same.
+            but_for: names that may be in it all the same; not where there is no agent.
             deadline: for all of it.
         """
         seconds = FILE_SECONDS if deadline is None else min(FILE_SECONDS, max(deadline.remaining, 0.001))
@@ -223,7 +225,7 @@ class ContainerFiles:
         try:
             self._entries(container_id, task, 0)
         except NotSupported:
-            file_scripts.open_to_all(self._runner, container_id, task, if_empty=if_empty and not but_for)
+            file_scripts.open_to_all(self._runner, container_id, task, if_empty=if_empty)
 
     def _entries(self, container_id: str, task: FileTask, most: int) -> Sequence[Entry]:
         def collect(records: Iterator[Record]) -> Sequence[Entry]:

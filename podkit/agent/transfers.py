@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from podkit.agent.file_tasks import LATE, FileTask, printable
-from podkit.agent.files import ContainerFiles
+from podkit.agent.files import ContainerFiles, Progress
 from podkit.agent.records import (
     Entry,
     Mark,
@@ -23,9 +23,6 @@ from podkit.agent.records import (
 from podkit.core._checks import over
 from podkit.errors import IsADirectory
 from podkit.utils._hosttree import HostEntry, TreeWriter, read_tree
-
-Progress = Callable[[int, int], object]
-"""Called with the files that are complete, and the bytes that have gone, so far."""
 
 
 class Received(NamedTuple):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal, Protocol, TypeVar
 
-from podkit.agent.files import READ_LIMIT_BYTES, ContainerFiles
+from podkit.agent.files import READ_LIMIT_BYTES, ContainerFiles, Progress
 from podkit.agent.records import Entry
 from podkit.core import _checks
 from podkit.core.models import check_user
@@ -23,8 +23,6 @@ __all__ = ["Downloaded", "FileInfo", "FileType", "Progress", "SessionFiles"]
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 FileType = Literal["file", "directory", "symlink", "other"]
-Progress = Callable[[int, int], object]
-"""Called with the number of files that are complete so far, and of bytes that have gone."""
 
 MAX_ENTRIES = 10_000
 MAX_DOWNLOAD_BYTES = 1 << 30

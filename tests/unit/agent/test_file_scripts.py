@@ -24,7 +24,7 @@ from podkit.errors import (
     NotSupported,
     PodkitError,
 )
-from podkit.testing import FakeBackend, Reply
+from podkit.testing import FakeBackend, Invocation, Reply
 from tests.unit.support import make_spec
 
 PATH = PurePosixPath("/data/a.txt")
@@ -144,3 +144,17 @@ def test_a_directory_is_emptied(fake: FakeBackend, files: ContainerFiles, id: st
         files.write(id, PurePosixPath(name), b"x")
     files.empty(id, PurePosixPath("/data"))
     assert [name for name in fake.files(id) if name.startswith("/data")] == ["/database"]
+
+
+def test_only_an_empty_directory_is_opened_also_where_something_may_be_mounted_below(
+    fake: FakeBackend, files: ContainerFiles, id: str
+) -> None:
+    asked: list[str] = []
+
+    def opened(run: Invocation) -> Reply:
+        asked.extend(run.argv[4:])
+        return Reply()
+
+    fake.programs[scripts.OPEN_SCRIPT] = opened
+    files.open_to_all(id, PurePosixPath("/etc"), if_empty=True, but_for=["mounted"])
+    assert asked == ["/etc", "1"]

@@ -8,6 +8,7 @@ from podkit.backends.base import WorkloadInfo
 from podkit.core.models import ContainerStatus
 
 KILLED = 128 + 9
+_TERMINATED = 128 + 15
 
 
 class Remedy(Enum):
@@ -33,6 +34,11 @@ def remedy_for(info: WorkloadInfo | None) -> Remedy:
     if info.exit_code == KILLED:
         return Remedy.RECREATE
     return Remedy.START if info.exit_code == 0 else Remedy.RESTART
+
+
+def ended_by_itself(info: WorkloadInfo) -> bool:
+    """Whether the main process ended without a signal from outside, as one that cannot work does. Pure."""
+    return info.status is ContainerStatus.EXITED and info.exit_code not in (None, KILLED, _TERMINATED)
 
 
 def reason(info: WorkloadInfo | None) -> str:

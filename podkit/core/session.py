@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
 
@@ -14,7 +15,7 @@ from podkit.backends.base import Deadline
 from podkit.core._checks import check_content
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import WITHOUT_CONFIG, another_configuration, conflict, failed_to_start
-from podkit.core._recovery import Remedy, reason, remedy_for
+from podkit.core._recovery import Remedy, ended_by_itself, reason, remedy_for
 from podkit.core._request import Request
 from podkit.core._table import BUSY, SessionEntry, SessionTable
 from podkit.core.command import Command, unless_interrupted
@@ -38,6 +39,7 @@ from podkit.utils.paths import resolve_container_path, resolve_file_path
 T = TypeVar("T")
 
 _LOST_SECONDS = 10.0  # how long a container that is lost again and again is brought back, from its first loss on
+_FAILED_STARTS = 2  # how many starts of one call may end by themselves before its command began
 FAILURE_KEYS = ("failure_status", "failure_reason", "failure_log")
 
 _logger = logging.getLogger(__name__)
@@ -286,6 +288,7 @@ class BaseSessionManager:
         `action` is repeated only where it raised before it sent anything.
         """
         giving_up: Deadline | None = None
+        ends: set[datetime | None] = set()  # when what ended by itself had been started
         with entry.using():
             while True:
                 container_id = self._ready_container(entry, deadline, lost=giving_up is not None)
@@ -296,7 +299,9 @@ class BaseSessionManager:
                     if deadline.expired:
                         raise
                     info = self._restarts.look_for_end(container_id, deadline=deadline)
-                    if giving_up.expired:
+                    if info is not None and ended_by_itself(info):
+                        ends.add(info.started_at)
+                    if giving_up.expired or len(ends) > _FAILED_STARTS:
                         if info is None or info.exit_code is None:
                             raise
                         raise failed_to_start(self.container_manager.backend, info, deadline=deadline) from exc

@@ -13,6 +13,7 @@ from podkit.core.models import ContainerConfig, ContainerStatus, Mount, Session
 from podkit.core.session import BaseSessionManager
 from podkit.errors import (
     CommandInterrupted,
+    ContainerFailedToStart,
     ContainerNotFound,
     ContainerNotRunning,
     EngineError,
@@ -248,6 +249,24 @@ def test_a_container_that_is_lost_many_times_in_a_row_is_brought_back_each_time(
     fake: FakeBackend, sessions: BaseSessionManager, session: Session
 ) -> None:
     fake.interpose("open_stream", lambda: fake.vanish(id_of(session)), times=20)
+    assert run(sessions) == "hello\n"
+
+
+@pytest.mark.parametrize("exit_code", [0, 3])
+def test_a_main_process_that_ends_after_each_start_is_given_up_after_three_ends(
+    fake: FakeBackend, sessions: BaseSessionManager, session: Session, exit_code: int
+) -> None:
+    fake.interpose("open_stream", lambda: fake.end(id_of(session), exit_code), times=3)
+    with pytest.raises(ContainerFailedToStart, match=f"failed to start.*exit code {exit_code}"):
+        run(sessions)
+    assert run(sessions) == "hello\n"  # the next command tries again
+
+
+@pytest.mark.parametrize("exit_code", [137, 143])
+def test_a_container_that_is_stopped_again_and_again_from_outside_is_brought_back_each_time(
+    fake: FakeBackend, sessions: BaseSessionManager, session: Session, exit_code: int
+) -> None:
+    fake.interpose("open_stream", lambda: fake.end(id_of(session), exit_code), times=4)
     assert run(sessions) == "hello\n"
 
 

@@ -95,14 +95,14 @@ int channel_main(const char *lifetime, int tells_first, const char *user);
 #define NO_SUCH_USER 67
 #define NOT_ALLOWED 77
 
-/* Background processes; see background.c. */
-int process_main(char **arguments);
+/* Background processes; see background.c. The request's user, variables and flags are those of what it starts. */
+int process_main(const struct request *request);
 
 /* What is done of a built-in that no process could be made for: a background process that took them all is stopped. */
 void do_without_process(char **arguments);
 
-/* Be a part of the agent in the place of a program; the arguments end with NULL. Gives the exit code. */
-int run_built_in(char **arguments);
+/* Be a part of the agent in the place of a program. Gives the exit code. */
+int run_built_in(const struct request *request);
 int file_main(char **arguments);
 
 /* Run and watch one command; the process ends with it. */
@@ -154,8 +154,12 @@ void signal_descendants(int number);
  * and says whether there are children. The caller blocks SIGCHLD. */
 int kill_descendants(int milliseconds, int (*reap)(void));
 
-/* Count the commands that run in this container through other channels than this process. */
-uint32_t count_commands_of_others(void);
+/* Count what runs in this container besides the commands of this channel: those of others, and background processes. */
+uint32_t count_others(void);
+
+/* Whether a background process runs, or something that it has started. */
+int is_anything_kept(void);
+#define KEEPER_NAME "podkit-keeper" /* of the keepers of background processes */
 #define COMMAND_NAME "podkit-command" /* of supervisors, as the kernel shows it */
 #define CHANNEL_NAME "podkit-channel"
 

@@ -1,10 +1,11 @@
 /* What podkit asks of background processes, as `agent` built-ins; podkit/agent/processes.py is the other side.
  *
- *   process start ID NOTE USER FLAGS VARIABLES VARIABLE... ARGUMENT...   in the working directory
- *   process look ID | list                                               a struct row each, with its ports and note
- *   process log ID 1|2 OFFSET MOST WAIT_MS                               a struct piece, and the bytes
+ *   process start ID NOTE USER INPUT ARGUMENT...   with the request's variables, in its directory
+ *   process look ID | list                         a struct row each, with its ports and note
+ *   process log ID 1|2 OFFSET MOST WAIT_MS         a struct piece, and the bytes
  *   process signal ID NUMBER | stop ID MS | input ID WAIT_MS | end-input ID | remove ID
  *
+ * All of it is done by the agent's own user; START names the one that the process gets, empty for the same.
  * The exit code says how it went (enum result). start and stop give a row, input the number of bytes that were taken.
  * What is in the directories may have been changed by whoever may enter them: by root, or, where the agent is not root,
  * by any process. So everything is read with bounds, and podkit takes none of it for true.
@@ -33,7 +34,6 @@
 enum result { DONE, NO_SUCH = 65, NO_PLACE, NOT_STARTED, NO_INPUT, STILL_RUNS, NO_ANSWER, NO_SENSE };
 enum row_state { RUNNING = 1, PAUSED, ENDED, LOST };
 enum left { NOTHING, SOMETHING, UNKNOWN };
-enum flags { FLAG_HOME = 1, FLAG_INPUT = 2 };
 
 struct row {
     uint32_t size, state, exit_code, pid;
@@ -233,24 +233,22 @@ static struct report begin(const struct request *request, struct keeper *own, st
     return report;
 }
 
-static enum result start(char **arguments, size_t count)
+static enum result start(const struct request *asked, char **arguments)
 {
     const char *id = arguments[0], *note = arguments[1];
-    int flags = atoi(arguments[3]);
-    size_t variables = strtoul(arguments[4], NULL, 10);
-    if (!is_id(id) || strlen(note) > NOTE_MAX || variables >= count - 5)
+    if (!is_id(id) || strlen(note) > NOTE_MAX)
         return NO_SENSE;
     struct record record = {.state = RECORD_BEGUN, .incarnation = incarnation()};
     struct keeper own;
-    int place = settle(id, note, flags & FLAG_INPUT, &record, &own);
+    int place = settle(id, note, strcmp(arguments[3], "1") == 0, &record, &own);
     if (place < 0)
         return refuse(NO_PLACE, 0, errno);
     struct request request = {
-        .start = {.flags = START_BOUND | (flags & FLAG_HOME ? START_HOME : 0), .variables = (uint32_t)variables},
+        .start = {.flags = START_BOUND | (asked->start.flags & START_HOME), .variables = asked->start.variables},
         .user = arguments[2],
         .directory = ".", /* where this runs already: it shows whether the user may be there */
-        .variables = arguments + 5,
-        .arguments = arguments + 5 + variables,
+        .variables = asked->variables,
+        .arguments = arguments + 4,
     };
     struct report report = begin(&request, &own, &record);
     if (report.kind != REPORT_FAILED)
@@ -380,8 +378,9 @@ static enum result remove_one(int place, int directory, const char *id)
     return forget(place, id) == 0 ? DONE : refuse(NO_PLACE, 0, errno);
 }
 
-int process_main(char **arguments)
+int process_main(const struct request *request)
 {
+    char **arguments = request->arguments + 1;
     size_t count = 0;
     int64_t numbers[4] = {0};
     int place;
@@ -393,7 +392,7 @@ int process_main(char **arguments)
     if (strcmp(verb, "list") == 0)
         return list();
     if (strcmp(verb, "start") == 0)
-        return count > 6 ? start(arguments + 1, count - 1) : NO_SENSE;
+        return count > 5 ? start(request, arguments + 1) : NO_SENSE;
     int directory = find(id, &place);
     if (directory < 0)
         return NO_SUCH;

@@ -545,7 +545,7 @@ static void obey(const struct header *header, char *data)
     if (header->type == START) {
         start(header->id, data, header->length);
     } else if (header->type == PING) {
-        uint32_t count = count_commands_of_others(); /* a supervisor is seen a little longer than its command */
+        uint32_t count = count_others(); /* a supervisor is seen a little longer than its command */
         for (struct command *command = commands; command; command = command->next)
             count += !command->dead && !command->finished;
         send_frame(PONG, header->id, &count, sizeof count);
@@ -659,7 +659,9 @@ static int next_timeout(void)
 
 static void look_at_clock(void)
 {
-    if (next_timeout() == 0) {
+    if (next_timeout() == 0 && is_anything_kept()) {
+        idle_since = now_ms();
+    } else if (next_timeout() == 0) {
         say_bye();
         tell_first_process(LIFE_OVER);
         _exit(0);
@@ -741,6 +743,8 @@ static void hear_signals(void)
     while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0)
         if (WIFSTOPPED(status) && is_supervisor(pid))
             kill(pid, SIGCONT); /* one that somebody has stopped could not end its command */
+        else if (!WIFSTOPPED(status))
+            idle_since = now_ms(); /* a keeper, perhaps: a lifetime begins with the end of a background process */
 }
 
 /* What a command left in its pipes at its end, where there was no room for it: if something else has read it meanwhile, no

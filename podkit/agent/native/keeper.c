@@ -16,7 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KEEPER_NAME "podkit-keeper"
 #define KILL_MS 1000
 #define PIPE_MOST (1u << 20) /* what a pipe can hold */
 
@@ -113,9 +112,11 @@ static void note_end(void)
 /* Give back the memory of a long command: its texts lie one after the other, in what was forked from the channel. */
 static void drop_texts(const struct request *request)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)request->user, end = begin;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)*request->arguments, end = begin;
     for (char **argument = request->arguments; *argument; argument++)
         end = (uintptr_t)*argument + strlen(*argument);
+    for (size_t i = 0; i < request->start.variables; i++)
+        end = (uintptr_t)request->variables[i] + strlen(request->variables[i]);
     begin = (begin + page - 1) / page * page;
     end = end / page * page;
     if (end > begin)

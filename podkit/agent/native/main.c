@@ -23,12 +23,12 @@ int64_t parse_lifetime(const char *text)
     return seconds > INT64_MAX / 2000 ? 0 : seconds * 1000;
 }
 
-int run_built_in(char **arguments)
+int run_built_in(const struct request *request)
 {
-    if (strcmp(arguments[0], "file") == 0)
-        return file_main(arguments);
-    if (strcmp(arguments[0], "process") == 0)
-        return process_main(arguments + 1);
+    if (strcmp(request->arguments[0], "file") == 0)
+        return file_main(request->arguments);
+    if (strcmp(request->arguments[0], "process") == 0)
+        return process_main(request);
     return 64;
 }
 

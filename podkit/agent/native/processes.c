@@ -293,17 +293,43 @@ int is_channel(const struct process *process)
     return process->pid != 1 && (process->parent == 0 || (process->parent == 1 && process->session == 1));
 }
 
-uint32_t count_commands_of_others(void)
+/* A supervisor stays in its channel's session; what a command starts can neither stay nor come back. */
+static int is_supervisor(const struct table *table, const struct process *process)
+{
+    struct process *parent = find(table, process->parent);
+    return strcmp(process->name, COMMAND_NAME) == 0 && process->state != 'Z' && parent && is_channel(parent) &&
+           process->session == parent->session;
+}
+
+/* A keeper is the child of the channel that has started it, and then of the first process. What a command starts never
+ * is: that is its supervisor's. */
+static int is_keeper(const struct table *table, const struct process *process)
+{
+    struct process *parent = find(table, process->parent);
+    return strcmp(process->name, KEEPER_NAME) == 0 && process->state != 'Z' && process->session == process->pid &&
+           (process->parent == 1 || (parent && is_channel(parent)));
+}
+
+uint32_t count_others(void)
 {
     struct table table = {0};
     uint32_t count = 0;
     if (scan(&table) == 0)
         for (size_t i = 0; i < table.count; i++) {
-            struct process *parent = find(&table, table.rows[i].parent);
-            /* a supervisor stays in its channel's session; what a command starts can neither stay nor come back */
-            count += strcmp(table.rows[i].name, COMMAND_NAME) == 0 && table.rows[i].state != 'Z' && parent &&
-                     parent->pid != getpid() && is_channel(parent) && table.rows[i].session == parent->session;
+            struct process *process = &table.rows[i];
+            count += is_keeper(&table, process) || (is_supervisor(&table, process) && process->parent != getpid());
         }
     free(table.rows);
     return count;
+}
+
+int is_anything_kept(void)
+{
+    struct table table = {0};
+    int found = 0;
+    if (scan(&table) == 0)
+        for (size_t i = 0; i < table.count && !found; i++)
+            found = is_keeper(&table, &table.rows[i]);
+    free(table.rows);
+    return found;
 }

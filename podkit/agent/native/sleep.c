@@ -4,7 +4,8 @@
  * command that comes just now. So a channel tells this process that it is there (LIFE_HELD), and goes with LIFE_OVER
  * once a lifetime has passed without a command. Anybody inside may say so in its name: it counts once the channel has
  * gone. A channel that is simply gone begins a new lifetime. One that may not send signals to this process, such as
- * root's without a capability, is found at the end of the lifetime.
+ * root's without a capability, is found at the end of the lifetime. So is the keeper of a background process: as long
+ * as there is one, the lifetime does not end, and it begins anew with its end.
  *
  * Where it has a pipe to read, one channel is its child, behind its own standard streams. And as nothing inside can stop
  * this process, it ends what supervisors leave that somebody kills or keeps from their work, once their channel has gone.
@@ -208,15 +209,18 @@ static int was_supervisor(pid_t pid)
     return 0;
 }
 
-static void reap(void)
+/* Whether the lifetime begins anew: a background process has ended. */
+static int reap(void)
 {
-    int status, forsaken = 0; /* the latter: a command may live on that nobody watches any more */
+    int status, forsaken = 0, renewed = 0; /* forsaken: a command may live on that nobody watches any more */
     siginfo_t ended = {0};
     while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid > 0) {
         pid_t pid = ended.si_pid;
         /* a supervisor comes here once its channel has gone, and ends with 0 when nothing of its command is left */
         if (pid != own_channel && (ended.si_code != CLD_EXITED || ended.si_status != 0) && was_supervisor(pid))
             forsaken = 1;
+        struct process process;
+        renewed |= read_process(pid, &process) == 0 && strcmp(process.name, KEEPER_NAME) == 0;
         if (waitpid(pid, &status, 0) == pid && pid == own_channel) {
             own_channel = 0;
             lose(getsid(0));
@@ -226,6 +230,7 @@ static void reap(void)
     }
     if (forsaken && getpid() == 1)
         kill(-1, SIGKILL);
+    return renewed;
 }
 
 /* Whether a signal comes from outside of the container: then its sender has no number here. */
@@ -264,8 +269,8 @@ int sleep_main(const char *text)
             poll(NULL, 0, LATEST_MS); /* a filter of system calls forbids it: then signals are not heard */
         if ((number == SIGTERM || number == SIGINT || number == SIGQUIT || number == SIGHUP) && is_from_outside(&info))
             return 128 + number;
-        if (number == SIGCHLD)
-            reap();
+        if (number == SIGCHLD && reap())
+            end = now_ms() + lifetime;
         if (number == LIFE_SIGNAL && take_note(&info))
             end = now_ms() + lifetime;
         if (lost_count && (none || now_ms() >= lost_end))
@@ -279,7 +284,9 @@ int sleep_main(const char *text)
         /* every signal that was sent by now is looked at before the end, unless somebody sends them without an end */
         if (lifetime && !holder_count && now_ms() >= end + (none ? 0 : LATEST_MS)) {
             adopt_channels();
-            if (!holder_count)
+            if (is_anything_kept())
+                end = now_ms() + lifetime;
+            else if (!holder_count)
                 return 0;
         }
     }

@@ -205,7 +205,7 @@ static int start_built_in(const struct request *request, const struct user *user
         if (!settle_in(request, user))
             fail(failed_step, errno);
         close(CONTROL);
-        _exit(run_built_in(request->arguments));
+        _exit(run_built_in(request));
     }
     return 0;
 }

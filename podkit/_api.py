@@ -24,6 +24,7 @@ from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ProcessResult, Session, check_config
 from podkit.core.session import BaseSessionManager
 from podkit.errors import InvalidInput, SessionNotFound
+from podkit.processes.manager import ProcessManager
 from podkit.utils.paths import resolve_container_path
 
 DEFAULT_PREFIX = "podkit"
@@ -55,6 +56,7 @@ class SessionProxy:
         user_id: whose session it is.
         session_id: which of the user's sessions.
         files: its files, in the terms of `pathlib`.
+        processes: its background processes.
     """
 
     def __init__(self, sessions: BaseSessionManager, user_id: str, session_id: str) -> None:
@@ -62,6 +64,7 @@ class SessionProxy:
         self.user_id = user_id
         self.session_id = session_id
         self.files = SessionFiles(sessions, user_id, session_id)
+        self.processes = ProcessManager.of_session(sessions, user_id, session_id)
 
     def execute_command(
         self,

@@ -182,6 +182,26 @@ class CommandInterrupted(CommandError):
     """
 
 
+class ProcessError(PodkitError):
+    """Something is wrong with a background process."""
+
+
+class ProcessNotFound(ProcessError, LookupError):
+    """The container has no such background process (any more)."""
+
+
+class ProcessFailedToStart(ProcessError, RuntimeError):
+    """The program of a background process cannot be run.
+
+    Attributes:
+        exit_code: as a shell reports it: 127 where there is no such program, 126 where it cannot be executed.
+    """
+
+    def __init__(self, message: str = "", *, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class FileError(PodkitError, OSError):
     """Something is wrong with a file.
 

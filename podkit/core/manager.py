@@ -19,6 +19,7 @@ from podkit.agent import binary
 from podkit.agent.agent_exec import AgentExec
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.agent.files import ContainerFiles
+from podkit.agent.processes import ContainerProcesses
 from podkit.agent.runner import Runner, latest
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
 from podkit.core import _identity, _lifecycle
@@ -109,6 +110,7 @@ class BaseContainerManager(ABC):
         self._workspaces = WorkspaceWatch()
         self._runner: Runner = AgentExec(backend, self.restarts)
         self._files = ContainerFiles(self._runner)
+        self._processes = ContainerProcesses(self._runner)
         self._places_agent = True
         self._records: dict[str, ContainerRecord] = {}
         self._never_started: dict[str, bool] = {}  # id -> whether it is attachable, and made by this process
@@ -587,6 +589,11 @@ class BaseContainerManager(ABC):
     def files(self) -> ContainerFiles:
         """The files of its containers, as they are seen from inside."""
         return self._files
+
+    @property
+    def processes(self) -> ContainerProcesses:
+        """The background processes in its containers; `podkit.processes.ProcessManager` is made of it."""
+        return self._processes
 
     def read_file(self, container_id: str, container_path: str | PurePath, user_id: str, session_id: str) -> bytes:
         """Read a regular file of at most 256 MiB, as a command in the container would.

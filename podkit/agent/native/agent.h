@@ -159,6 +159,9 @@ uint32_t count_others(void);
 
 /* Whether a background process runs, or something that it has started. */
 int is_anything_kept(void);
+
+/* Whether this is the keeper of a background process, also in the moment after its end. */
+int is_keeper(pid_t pid);
 #define KEEPER_NAME "podkit-keeper" /* of the keepers of background processes */
 #define COMMAND_NAME "podkit-command" /* of supervisors, as the kernel shows it */
 #define CHANNEL_NAME "podkit-channel"
@@ -173,6 +176,12 @@ const char *find_forbidden(void);
  * inherit it. Root inside may lower any limit of any process, and nobody can undo that. */
 void remember_limits(void);
 int restore_limits(void);
+
+/* Mark this process, and all that it will start, as no part of the agent: nothing inside can take the mark away. */
+void mark_as_program(void);
+
+/* Whether a process has no such mark. */
+int is_unmarked(pid_t pid);
 
 int64_t now_ms(void);
 

@@ -56,6 +56,7 @@ static size_t running;
 static int events, outputs, nothing, kills_fd = -1, outputs_open = 1;
 static int undrained; /* a command has ended, and what it left in its pipes was not sent for want of room */
 static int64_t lifetime, idle_since;
+static int has_keepers; /* it has started a background process */
 static int tells_first_process;
 
 static char outbox[OUTBOX_SIZE];
@@ -471,6 +472,7 @@ static void start(uint32_t id, char *data, size_t size)
             do_without_process(request.arguments);
         goto impossible;
     }
+    has_keepers |= (request.start.flags & START_BUILT_IN) && strcmp(request.arguments[0], "process") == 0;
     command->overlapped = running > 0;
     for (struct command *other = commands; other; other = other->next)
         other->overlapped = 1;
@@ -731,6 +733,16 @@ static int is_supervisor(pid_t pid)
     return 0;
 }
 
+/* As waitpid(). A lifetime begins with the end of a background process, as with that of a command. */
+static pid_t reap(int *status)
+{
+    siginfo_t child = {0};
+    if (has_keepers && waitid(P_ALL, 0, &child, WEXITED | WSTOPPED | WNOHANG | WNOWAIT) == 0 && child.si_pid > 0 &&
+        child.si_code != CLD_STOPPED && is_keeper(child.si_pid))
+        idle_since = now_ms();
+    return waitpid(child.si_pid > 0 ? child.si_pid : -1, status, WNOHANG | WUNTRACED);
+}
+
 static void hear_signals(void)
 {
     struct signalfd_siginfo info;
@@ -740,11 +752,9 @@ static void hear_signals(void)
         if (info.ssi_signo == SIGCONT)
             tell_first_process(LIFE_HELD); /* somebody had stopped this process, which then holds nothing */
     /* of the end of supervisors the control sockets tell */
-    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0)
+    while ((pid = reap(&status)) > 0)
         if (WIFSTOPPED(status) && is_supervisor(pid))
             kill(pid, SIGCONT); /* one that somebody has stopped could not end its command */
-        else if (!WIFSTOPPED(status))
-            idle_since = now_ms(); /* a keeper, perhaps: a lifetime begins with the end of a background process */
 }
 
 /* What a command left in its pipes at its end, where there was no room for it: if something else has read it meanwhile, no

@@ -301,13 +301,16 @@ static int is_supervisor(const struct table *table, const struct process *proces
            process->session == parent->session;
 }
 
-/* A keeper is the child of the channel that has started it, and then of the first process. What a command starts never
- * is: that is its supervisor's. */
-static int is_keeper(const struct table *table, const struct process *process)
+/* Anybody may take the name, but only a part of the agent has no mark. */
+static int keeps(const struct process *process)
 {
-    struct process *parent = find(table, process->parent);
-    return strcmp(process->name, KEEPER_NAME) == 0 && process->state != 'Z' && process->session == process->pid &&
-           (process->parent == 1 || (parent && is_channel(parent)));
+    return strcmp(process->name, KEEPER_NAME) == 0 && is_unmarked(process->pid);
+}
+
+int is_keeper(pid_t pid)
+{
+    struct process process;
+    return read_process(pid, &process) == 0 && keeps(&process);
 }
 
 uint32_t count_others(void)
@@ -317,7 +320,8 @@ uint32_t count_others(void)
     if (scan(&table) == 0)
         for (size_t i = 0; i < table.count; i++) {
             struct process *process = &table.rows[i];
-            count += is_keeper(&table, process) || (is_supervisor(&table, process) && process->parent != getpid());
+            int is_command = is_supervisor(&table, process) && process->parent != getpid();
+            count += is_command || (process->state != 'Z' && keeps(process));
         }
     free(table.rows);
     return count;
@@ -329,7 +333,7 @@ int is_anything_kept(void)
     int found = 0;
     if (scan(&table) == 0)
         for (size_t i = 0; i < table.count && !found; i++)
-            found = is_keeper(&table, &table.rows[i]);
+            found = table.rows[i].state != 'Z' && keeps(&table.rows[i]);
     free(table.rows);
     return found;
 }

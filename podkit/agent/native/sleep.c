@@ -219,8 +219,7 @@ static int reap(void)
         /* a supervisor comes here once its channel has gone, and ends with 0 when nothing of its command is left */
         if (pid != own_channel && (ended.si_code != CLD_EXITED || ended.si_status != 0) && was_supervisor(pid))
             forsaken = 1;
-        struct process process;
-        renewed |= read_process(pid, &process) == 0 && strcmp(process.name, KEEPER_NAME) == 0;
+        renewed |= is_keeper(pid);
         if (waitpid(pid, &status, 0) == pid && pid == own_channel) {
             own_channel = 0;
             lose(getsid(0));

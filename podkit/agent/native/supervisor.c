@@ -166,8 +166,10 @@ static int settle_in(const struct request *request, const struct user *user)
     sigset_t none;
     sigemptyset(&none);
     setsid();
-    if (!(request->start.flags & START_BUILT_IN)) /* else it is a part of the agent, which only SIGKILL ends */
+    if (!(request->start.flags & START_BUILT_IN)) { /* else it is a part of the agent, which only SIGKILL ends */
         sigprocmask(SIG_SETMASK, &none, NULL);
+        mark_as_program();
+    }
     failed_step = NO_USER;
     if (user && !become(user))
         return 0;

@@ -1,0 +1,37 @@
+"""What a background process is called that was given no name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+
+NAME_MAX_BYTES = 200
+
+_LOOK_CHARACTERS = 1000  # of a script, which may have megabytes
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+
+
+def default_name(command: str | Sequence[str]) -> str:
+    """Return the name of a command's program, as far as that can be shown; a shell's command has its first word's."""
+    if not isinstance(command, str):
+        return _shown(command[0]) or "process"
+    for word in _words(command[:_LOOK_CHARACTERS]):
+        if word != "exec" and not _ASSIGNMENT.match(word) and any(map(str.isalnum, word)) and (name := _shown(word)):
+            return name
+    return "process"
+
+
+def _words(text: str) -> Iterator[str]:
+    """Yield the words of a shell's command, without quotes and as far as those are closed."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&`{}")
+    lexer.whitespace_split = True
+    try:
+        yield from lexer
+    except ValueError:  # what is left begins with a quote that does not end
+        yield from re.findall(r"[^\s'\"]+", text)
+
+
+def _shown(word: str) -> str:
+    name = "".join(char for char in word.rpartition("/")[2] if char.isprintable())
+    return name.encode()[:NAME_MAX_BYTES].decode(errors="ignore")

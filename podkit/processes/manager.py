@@ -1,0 +1,385 @@
+"""Background processes: started now, asked about later, by this podkit or another one."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import threading
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Literal, Protocol, Self, TypeVar, get_args
+
+from podkit.agent.commands import CommandRequest
+from podkit.agent.processes import ContainerProcesses, Left, Row
+from podkit.core import _checks
+from podkit.core.command import check_signal
+from podkit.core.manager import BaseContainerManager
+from podkit.core.session import BaseSessionManager
+from podkit.errors import CommandInterrupted, InvalidInput, ProcessNotFound
+from podkit.processes._names import NAME_MAX_BYTES, default_name
+from podkit.processes.models import LogPiece, Process, ProcessStatus, bring_up_to_date, to_note, to_process, vanish
+from podkit.utils._fork import renew_after_fork
+
+T = TypeVar("T")
+Action = Callable[[ContainerProcesses, str], T]  # its second argument is the container's id
+
+StreamName = Literal["stdout", "stderr"]
+
+STOP_SECONDS = 10.0
+PIECE_BYTES = 1 << 20
+LOG_MAX_BYTES = (10 << 20) + (128 << 10)
+"""More than is ever kept of a stream: 10 MiB, and what is printed while the oldest half of that is dropped."""
+
+_FOLLOW_SECONDS = 10.0  # how long one question about a log waits for an answer
+_LONGEST_SECONDS = 86_400.0
+_OFFSET_MAX = 1 << 62
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class _InContainer(Protocol):
+    """Calls an action with the id of the container; made anew where it is lost, if a session is behind it."""
+
+    def __call__(self, action: Callable[[str], T]) -> T: ...
+
+
+class ProcessManager:
+    """The background processes of one container: they go on while this podkit does something else, or ends.
+
+    Each has a keeper inside the container, which notes how it ends and keeps what it prints, the last 5 to 10 MiB of
+    each stream. Another manager, of another podkit, finds them all by `list_processes`. While one runs, its container
+    does not reach the end of its lifetime, and its session does not expire. The container remembers the last 128 of
+    those that have ended.
+
+    Safe to use from many threads. Each call blocks until the container has answered, some milliseconds, and raises
+    `ProcessNotFound` for an unknown id. Where the channel to the container breaks, all but `start_process`,
+    `write_stdin` and `send_signal` ask once more by themselves; those raise `CommandInterrupted`. All raise
+    `NotSupported` where podkit's agent cannot run in the container.
+
+    Args:
+        container_manager: runs the container.
+        container_id: the engine's full id. `session.processes` follows its session to a new container instead.
+        user_id: whose session it is.
+        session_id: which of the user's sessions.
+    """
+
+    def __init__(
+        self, container_manager: BaseContainerManager, container_id: str, user_id: str, session_id: str
+    ) -> None:
+        id = _checks.check_text(container_id, "container_id")
+        self._begin(container_manager, lambda action: action(id), user_id, session_id)
+
+    @classmethod
+    def of_session(cls, sessions: BaseSessionManager, user_id: str, session_id: str) -> Self:
+        """Return the manager of a session, whatever container it has: one that is lost is brought back by each call.
+
+        What ran in a container that was stopped or lost is `LOST`.
+        """
+        made = cls.__new__(cls)
+        made._begin(
+            sessions.container_manager,
+            lambda action: sessions.in_container(user_id, session_id, action),
+            user_id,
+            session_id,
+        )
+        return made
+
+    def _begin(
+        self,
+        containers: BaseContainerManager,
+        in_container: _InContainer,
+        user_id: str,
+        session_id: str,
+    ) -> None:
+        self.user_id = _checks.check_id(user_id, "user_id")
+        self.session_id = _checks.check_id(session_id, "session_id")
+        self._containers = containers
+        self._in_container = in_container
+        self._known: dict[str, Process] = {}
+        self._started: set[str] = set()
+        self._after_fork()
+        renew_after_fork(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards _known, the processes in it, and _started
+
+    # --- starting -----------------------------------------------------------------------------------
+
+    def start_process(
+        self,
+        command: str | Sequence[str],
+        name: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+        *,
+        user: str | None = None,
+        stdin: bool = False,
+    ) -> Process:
+        """Start a process and return it once it runs; it is `RUNNING` then, however soon it ends.
+
+        Args:
+            command: a `str` is run by `sh -c`, a list as it is.
+            name: to be shown; by default the command's first word, without its directory. Need not be unique.
+            environment: added to the container's.
+            working_dir: absolute; by default the container's.
+            user: who runs it; by default the container's user. Another one needs a container whose user is root.
+            stdin: open an input for `write_stdin`. By default it finds its input empty.
+
+        Raises:
+            InvalidInput: a value cannot be right, or there is no such user or directory; nothing was run.
+            ProcessFailedToStart: its program cannot be run: there is none of that name, or it is no program.
+            NotSupported: there is no agent in this container.
+            ContainerNotRunning: the container is stopped or paused.
+            CommandInterrupted: the container or the engine ended meanwhile; it may run.
+        """
+        request = CommandRequest.checked(command, working_dir=working_dir, environment=environment, user=user)
+        shown = check_name(default_name(command) if name is None else name)
+        if not isinstance(stdin, bool):
+            raise InvalidInput(f"stdin={_checks.shown(stdin)}: pass True to write to the process, else False")
+        id, note = str(uuid.uuid4()), to_note(shown, command)
+        row = self._use(
+            lambda processes, container: processes.start(container, id, request, note=note, with_input=stdin)
+        )
+        process = Process(
+            id=id,
+            pid=row.pid,
+            name=shown,
+            command=command if isinstance(command, str) else list(command),
+            status=ProcessStatus.RUNNING,
+            exit_code=None,
+            ports=None if row.ports is None else list(row.ports),
+            started_at=row.started_at,
+        )
+        with self._lock:
+            self._known[id] = process
+            self._started.add(id)
+        return process
+
+    def _use(self, action: Action[T]) -> T:
+        return self._in_container(lambda id: action(self._containers.processes, id))
+
+    def _repeat(self, action: Action[T]) -> T:
+        """Do what may be done twice: once more, where the channel broke under it."""
+        try:
+            return self._use(action)
+        except CommandInterrupted:
+            return self._use(action)
+
+    # --- looking ------------------------------------------------------------------------------------
+
+    def get_process(self, id: str) -> Process:
+        """Look at a process and return its object, always the same one for an id.
+
+        One that the container has forgotten, because it was made anew, is `LOST` unless it was seen to end.
+        """
+        check_process_id(id)
+        try:
+            row = self._repeat(lambda processes, container: processes.look(container, id))
+        except ProcessNotFound:
+            with self._lock:
+                if id not in self._known:
+                    raise
+                return vanish(self._known[id])
+        return self._note(row)
+
+    def get_status(self, id: str) -> ProcessStatus:
+        """Look at a process and return its state."""
+        return self.get_process(id).status
+
+    def is_running(self, id: str) -> bool:
+        """Look at a process and return whether it has not ended; a paused one has not."""
+        return self.get_process(id).is_running
+
+    def list_processes(self) -> list[Process]:
+        """Look at all processes that the container knows, whoever has started them, oldest first.
+
+        Those of before a restart of the container are among them; those of a container that was made anew are not.
+        """
+        with self._lock:
+            before = set(self._known)
+        found = [self._note(row) for row in self._repeat(lambda processes, container: processes.look_at_all(container))]
+        ids: Collection[str] = {process.id for process in found}
+        with self._lock:
+            for id in before - set(ids):
+                if id in self._started and id in self._known:
+                    vanish(self._known[id])
+                else:  # whoever may write there may name as many as they like
+                    self._known.pop(id, None)
+        return sorted(found, key=lambda process: process.started_at)
+
+    def _note(self, row: Row) -> Process:
+        with self._lock:
+            process = self._known.get(row.id)
+            if process is None:
+                process = self._known[row.id] = to_process(row)
+            else:
+                bring_up_to_date(process, row)
+            return process
+
+    # --- output -------------------------------------------------------------------------------------
+
+    def get_logs(self, id: str) -> dict[str, str]:
+        """Return all that is kept of the output of a process, as `{"stdout": ..., "stderr": ...}`.
+
+        Bytes that are not UTF-8 appear as U+FFFD. Also after its end, and after a restart of the container.
+        """
+        check_process_id(id)
+        return {name: self._read(id, name, offset=0, max_bytes=LOG_MAX_BYTES).text for name in get_args(StreamName)}
+
+    def read_log(
+        self, id: str, stream: StreamName = "stdout", *, offset: int = 0, max_bytes: int = PIECE_BYTES
+    ) -> LogPiece:
+        """Return a piece of the output of a process; an empty one where there is nothing at that offset yet.
+
+        Args:
+            id: of the process.
+            stream: `"stdout"` or `"stderr"`.
+            offset: of the first byte, in all that was printed; a negative one counts from the end. Where older output
+                was dropped, the piece begins later: see its `offset`.
+            max_bytes: the most to return, 1 MiB by default.
+        """
+        check_process_id(id)
+        _check_stream(stream)
+        if type(offset) is not int or abs(offset) > _OFFSET_MAX:
+            raise InvalidInput(f"offset={_checks.shown(offset)}: pass a whole number of bytes")
+        size = min(_checks.check_size(max_bytes, "max_bytes"), LOG_MAX_BYTES)
+        return self._read(id, stream, offset=offset, max_bytes=size)
+
+    def follow_log(self, id: str, stream: StreamName = "stdout", *, offset: int = 0) -> Iterator[str]:
+        """Yield the text that a process prints, as it comes, until neither it nor what it has started runs.
+
+        Each step blocks until something is printed. Where more is printed than is kept while nobody reads, the oldest
+        of that is missing.
+
+        Args:
+            id: of the process.
+            stream: `"stdout"` or `"stderr"`.
+            offset: where to begin, as in `read_log`.
+        """
+        piece = self.read_log(id, stream, offset=offset, max_bytes=PIECE_BYTES)
+        return self._follow(id, stream, piece)
+
+    def _follow(self, id: str, stream: StreamName, piece: LogPiece) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        while piece.data or not piece.ended:
+            if text := decoder.decode(piece.data):
+                yield text
+            piece = self._read(id, stream, offset=piece.next_offset, max_bytes=PIECE_BYTES, wait=_FOLLOW_SECONDS)
+        if text := decoder.decode(b"", final=True):
+            yield text
+
+    def _read(self, id: str, stream: str, *, offset: int, max_bytes: int, wait: float = 0) -> LogPiece:
+        found = self._repeat(
+            lambda processes, container: processes.read(
+                container, id, stream, offset=offset, max_bytes=max_bytes, wait=wait
+            )
+        )
+        return LogPiece(found.data, found.offset, found.ended)
+
+    # --- acting on it -------------------------------------------------------------------------------
+
+    def write_stdin(self, id: str, data: str | bytes, timeout: float = STOP_SECONDS) -> int:
+        """Write to a process that was started with `stdin=True`, text as UTF-8.
+
+        Args:
+            id: of the process.
+            data: the input.
+            timeout: seconds to wait for it to read.
+
+        Returns:
+            How many bytes its pipe took: all, unless it did not read in time.
+
+        Raises:
+            BrokenPipeError: it has no input, it reads no more, or it has ended.
+        """
+        check_process_id(id)
+        content, seconds = _checks.check_content(data, "data"), _check_seconds(timeout)
+        return self._use(lambda processes, container: processes.write(container, id, content, seconds))
+
+    def close_stdin(self, id: str) -> None:
+        """Let a process that was started with `stdin=True` read the end of its input; twice is harmless."""
+        check_process_id(id)
+        with suppress(BrokenPipeError):
+            self._repeat(lambda processes, container: processes.end_input(container, id))
+
+    def send_signal(self, id: str, number: int | str) -> None:
+        """Send a signal to the process group of a process; nothing happens where it has ended.
+
+        Args:
+            id: of the process.
+            number: such as `signal.SIGINT`, 2, `"SIGINT"`, `"INT"` or `"int"`.
+        """
+        check_process_id(id)
+        checked = check_signal(number)
+        self._use(lambda processes, container: processes.signal(container, id, checked))
+
+    def stop_process(self, id: str, timeout: float = STOP_SECONDS, force: bool = False) -> bool:  # noqa: FBT001, FBT002
+        """End a process with all that it has started, and wait until nothing of that runs.
+
+        Each gets a SIGTERM first, and a SIGKILL once the timeout is over: also those that left its process group. Twice
+        is harmless, and so is one that has ended already: what it left running is ended.
+
+        Args:
+            id: of the process.
+            timeout: seconds from SIGTERM to SIGKILL.
+            force: send the SIGKILL at once.
+
+        Returns:
+            Whether nothing of it runs any more. False where the kernel does not let go of something within some
+            seconds, and where it is `LOST` in a container that still runs: then nobody knows what it had started.
+        """
+        check_process_id(id)
+        milliseconds = 0 if force else round(_check_seconds(timeout) * 1000)
+        try:
+            row = self._repeat(lambda processes, container: processes.stop(container, id, milliseconds))
+        except ProcessNotFound:
+            self.get_process(id)  # one of a container that was made anew is no error
+            return True
+        self._note(row)
+        return row.left is Left.NOTHING
+
+    def remove_process(self, id: str) -> None:
+        """Forget a process that has ended, with its logs; one that is forgotten already is no error.
+
+        Raises:
+            InvalidInput: it, or what it has started, still runs.
+        """
+        check_process_id(id)
+        with suppress(ProcessNotFound):
+            self._repeat(lambda processes, container: processes.remove(container, id))
+        with self._lock:
+            self._known.pop(id, None)
+            self._started.discard(id)
+
+    def __repr__(self) -> str:
+        return f"ProcessManager(user_id={self.user_id!r}, session_id={self.session_id!r})"
+
+
+def check_process_id(id: object) -> str:
+    """Accept the id of a process."""
+    text = _checks.check_text(id, "id")
+    if not _UUID.fullmatch(text):
+        raise InvalidInput(f"id={_checks.shown(text)} is no process's: pass the id of a Process, a UUID")
+    return text
+
+
+def check_name(value: object) -> str:
+    """Accept a name to be shown: a line of text of 1 to 200 bytes."""
+    name = _checks.check_text(value, "name")
+    if not name or not name.isprintable() or len(name.encode()) > NAME_MAX_BYTES:
+        raise InvalidInput(
+            f"name={_checks.shown(name)}: pass 1 to {NAME_MAX_BYTES} bytes of text without control characters"
+        )
+    return name
+
+
+def _check_stream(value: object) -> None:
+    if value not in get_args(StreamName):
+        raise InvalidInput(f"stream={_checks.shown(value)}: pass 'stdout' or 'stderr'")
+
+
+def _check_seconds(value: object) -> float:
+    seconds = _checks.check_age(value, "timeout")
+    if isinstance(value, bool) or seconds > _LONGEST_SECONDS:
+        raise InvalidInput(f"timeout={_checks.shown(value)}: pass seconds, at most {_LONGEST_SECONDS:g}")
+    return seconds

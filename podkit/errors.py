@@ -30,6 +30,9 @@ PodkitError
 │   ├── CommandFailed                       raised by `ProcessResult.check()`
 │   ├── CommandStillRunning (TimeoutError)  `Command.wait` waited for as long as it was told to
 │   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
+├── ProcessError
+│   ├── ProcessNotFound (LookupError)       the container has no such background process (any more)
+│   └── ProcessFailedToStart (RuntimeError) its program cannot be run
 └── FileError (OSError)
     ├── FileMissing (FileNotFoundError)     there is no such file
     ├── FileExists (FileExistsError)        something is there already

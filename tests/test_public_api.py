@@ -50,6 +50,22 @@ SIGNATURES = {
     "podkit.core.files:SessionFiles.download": (
         "path, local, *, max_bytes=1073741824, max_files=10000, timeout=None, progress=None, user=None"
     ),
+    "podkit.processes:ProcessManager": "container_manager, container_id, user_id, session_id",
+    "podkit.processes:ProcessManager.start_process": (
+        "command, name=None, environment=None, working_dir=None, *, user=None, stdin=False"
+    ),
+    "podkit.processes:ProcessManager.get_process": "id",
+    "podkit.processes:ProcessManager.get_status": "id",
+    "podkit.processes:ProcessManager.is_running": "id",
+    "podkit.processes:ProcessManager.list_processes": "",
+    "podkit.processes:ProcessManager.get_logs": "id",
+    "podkit.processes:ProcessManager.read_log": "id, stream='stdout', *, offset=0, max_bytes=1048576",
+    "podkit.processes:ProcessManager.follow_log": "id, stream='stdout', *, offset=0",
+    "podkit.processes:ProcessManager.write_stdin": "id, data, timeout=10.0",
+    "podkit.processes:ProcessManager.close_stdin": "id",
+    "podkit.processes:ProcessManager.send_signal": "id, number",
+    "podkit.processes:ProcessManager.stop_process": "id, timeout=10.0, force=False",
+    "podkit.processes:ProcessManager.remove_process": "id",
     "podkit:PortPool": "start, end, ports_per_container",
     "podkit:PortPool.allocate": "",
     "podkit:PortPool.release": "ports",
@@ -134,6 +150,9 @@ NAMES = [
     "podkit.core.models:ContainerStatus",
     "podkit.core.models:Mount",
     "podkit.core.models:StartupVerificationConfig",
+    "podkit.processes:LogPiece",
+    "podkit.processes:Process",
+    "podkit.processes:ProcessStatus",
     "podkit.core.events:PodkitEventHandler.on_container_created",
     "podkit.monitors.base:BaseThreadMonitor.tick",
     "podkit.utils.paths:container_to_host_path",

@@ -236,7 +236,8 @@ class ContainerConfig(_Model):
         user: who runs the commands, as `name`, `uid` or `uid:gid`; `None` means the image's user.
         working_dir: where commands start; it exists in every container.
         startup_verification: how to find out that the container stays up; `None` means no waiting.
-        session_inactivity_timeout_seconds: after how many seconds without a command the session may be cleaned up.
+        session_inactivity_timeout_seconds: after how many seconds without a command or a background process the
+            session may be cleaned up.
     """
 
     image: str = Field(default_factory=default_image)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import chart, commands, files, life
+from tests.benchmarks import chart, commands, files, life, processes
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.measure import Measurement
 from tests.benchmarks.report import filled, table
@@ -32,6 +32,9 @@ PARTS: dict[str, Callable[[Lab, int], list[Measurement]]] = {
     "file-1k": files.small,
     "file-1m": files.middling,
     "file-100m": files.large,
+    "tree": files.tree,
+    "process-start": processes.starting,
+    "process-list": processes.looking,
     "life": life.opening,
     "list": life.listing,
     "crowd": life.crowd,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from docker.models.containers import Container
 
@@ -47,6 +50,39 @@ def large(lab: Lab, rounds: int) -> list[Measurement]:
     """100 MB, there; fewer rounds, as each takes a second."""
     taken = Measurement.of("file-100m", "a quarter of the rounds")
     _compare_writing(taken, lab, os.urandom(100 << 20), max(3, rounds // 4))
+    return [taken]
+
+
+def tree(lab: Lab, rounds: int) -> list[Measurement]:
+    """A directory of 1,000 files of 1 KB, there and back; half the rounds, as each takes a tenth of a second."""
+    taken = Measurement.of("tree", "half the rounds")
+    session, container = lab.live_session("tree"), lab.live_container()
+    with TemporaryDirectory() as there, TemporaryDirectory() as back:
+        for number in range(1000):
+            Path(there, str(number)).write_bytes(os.urandom(1 << 10))
+
+        def with_podkit() -> None:
+            target = Path(back, str(len(taken.podkit)))
+            with milliseconds(taken.podkit):
+                session.files.upload(there, f"{_DIRECTORY}/tree")
+                found = session.files.download(f"{_DIRECTORY}/tree", target)
+            assert found.files == 1000
+            shutil.rmtree(target)
+
+        def with_sdk() -> None:
+            target = Path(back, f"plain-{len(taken.plain)}")
+            with milliseconds(taken.plain):
+                packed = BytesIO()
+                with tarfile.open(fileobj=packed, mode="w") as archive:
+                    archive.add(there, "tree")
+                assert container.put_archive(_DIRECTORY, packed.getvalue())
+                pieces, _ = container.get_archive(f"{_DIRECTORY}/tree")
+                with tarfile.open(fileobj=BytesIO(b"".join(pieces))) as archive:
+                    archive.extractall(target, filter="data")
+            assert len(list((target / "tree").iterdir())) == 1000
+            shutil.rmtree(target)
+
+        by_turns(max(3, rounds // 2), with_podkit, with_sdk)
     return [taken]
 
 

@@ -33,6 +33,7 @@ from podkit.errors import (
 from podkit.monitors.base import BaseThreadMonitor
 from podkit.monitors.health import ContainerHealthMonitor
 from podkit.monitors.orphans import OrphanContainerCleaner
+from podkit.processes import LogPiece, Process, ProcessManager, ProcessStatus
 from podkit.testing import FakeBackend
 from podkit.utils.network import get_parent_container_networks
 from podkit.utils.paths import (
@@ -293,6 +294,24 @@ def ports_and_paths() -> None:
     assert_type(container_to_host_path("/workspace/a", "/workspace", Path("/base")), Path)
     assert_type(host_to_container_path("/base/a", "/workspace", "/base"), Path)
     assert_type(get_parent_container_networks(), list[str])
+
+
+def processes(session: SessionProxy, manager: SimpleContainerManager) -> None:
+    assert_type(session.processes, ProcessManager)
+    found = ProcessManager(manager, "id", "bob", "123")
+    process = found.start_process(["ls"], name="ls", environment={"A": "b"}, working_dir="/tmp", user="0", stdin=True)
+    assert_type(process, Process)
+    assert_type(process.ports, list[int] | None)
+    assert_type(process.status, ProcessStatus)
+    assert_type(found.list_processes(), list[Process])
+    assert_type(found.get_status(process.id), ProcessStatus)
+    assert_type(found.is_running(process.id), bool)
+    assert_type(found.get_logs(process.id), dict[str, str])
+    assert_type(found.read_log(process.id, "stderr", offset=-5), LogPiece)
+    assert_type(list(found.follow_log(process.id)), list[str])
+    assert_type(found.write_stdin(process.id, "text"), int)
+    assert_type(found.send_signal(process.id, "TERM"), None)
+    assert_type(found.stop_process(process.id, timeout=1, force=True), bool)
 
 
 def errors(session: SessionProxy) -> None:

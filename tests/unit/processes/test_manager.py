@@ -13,7 +13,7 @@ from podkit import SessionProxy
 from podkit.agent.processes import Left, State
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.session import BaseSessionManager
-from podkit.errors import NotSupported, InvalidInput, ProcessNotFound
+from podkit.errors import InvalidInput, NotSupported, ProcessNotFound
 from podkit.processes import ProcessManager, ProcessStatus
 from podkit.testing import FakeBackend
 from tests.unit.processes.support import MOMENT, FakeProcesses, FakeProcessesManager, make_row

@@ -69,6 +69,9 @@ class Left(IntEnum):
     UNKNOWN = 2
 
 
+_STATES, _LEFT = frozenset(State), frozenset(Left)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One process, as the agent sees it.
@@ -137,7 +140,7 @@ def parse_rows(data: bytes) -> list[Row]:
 def _row(fields: tuple[Any, ...], rest: bytes) -> Row:
     _, state, exit_code, pid, began, ended, descendants, left, ports, _, id = fields
     text = id[:_ID_LENGTH].decode(errors="replace")
-    if not _ID.fullmatch(text) or state not in set(State) or left not in set(Left) or exit_code > 255:
+    if not _ID.fullmatch(text) or state not in _STATES or left not in _LEFT or exit_code > 255:
         raise _nonsense(f"state {state}, exit code {exit_code} of {text!r}")
     split = 0 if ports == _UNKNOWN else ports * 2
     has_ended = state == State.ENDED

@@ -145,6 +145,9 @@ int is_channel(const struct process *process);
 /* Read all processes, sorted; what a former call found is overwritten. 0, or -1 without /proc or memory. */
 int scan(struct table *table);
 
+/* Find one of them; NULL where it is not there. */
+struct process *find_process(const struct table *table, pid_t pid);
+
 int is_descendant(struct table *table, struct process *process, pid_t ancestor);
 
 /* Send a signal to every descendant of this process. */

@@ -51,15 +51,37 @@ struct piece {
     uint32_t zero;
 };
 
-static void put(const void *data, size_t size)
+static char answer[LOG_BUFFER];
+static size_t answer_size;
+
+static void write_all(const char *at, size_t size)
 {
-    for (const char *at = data; size > 0;) {
+    while (size > 0) {
         ssize_t written = write(1, at, size);
         if (written < 0)
             _exit(1);
         at += written;
         size -= (size_t)written;
     }
+}
+
+/* What is put here goes out in few pieces: each wakes the channel, and the host. */
+static void flush(void)
+{
+    write_all(answer, answer_size);
+    answer_size = 0;
+}
+
+static void put(const void *data, size_t size)
+{
+    if (size > sizeof answer - answer_size)
+        flush();
+    if (size > sizeof answer) {
+        write_all(data, size);
+        return;
+    }
+    memcpy(answer + answer_size, data, size);
+    answer_size += size;
 }
 
 static enum result refuse(enum result result, int failure, int error)
@@ -93,24 +115,20 @@ static uint64_t incarnation(void)
 }
 
 /* Whether the process itself runs: a child of its keeper, so that no other process of its number is taken for it. */
-static int is_running(const struct record *record, char *state)
+static int is_running(const struct process *process, const struct record *record)
 {
-    struct process process;
-    if (read_process((pid_t)record->pid, &process) != 0 || process.parent != (pid_t)record->keeper)
-        return 0;
-    *state = process.state;
-    return !strchr("ZXx", process.state);
+    return process && process->parent == (pid_t)record->keeper && !strchr("ZXx", process->state);
 }
 
-/* Find out how it is; gives whether its keeper lives. That is looked at before the record, which is written last. */
-static int judge(int directory, struct row *row, struct record *record)
+/* Find out how it is; gives whether its keeper lives. */
+static int judge(int directory, const struct table *table, struct row *row, struct record *record)
 {
-    char state;
+    struct process now;
     row->state = LOST;
     row->left = UNKNOWN;
     for (int look = 0; look < LOOKS; look++) {
-        int kept = is_kept(directory);
-        if (!read_record(directory, record))
+        int kept;
+        if (!read_record(directory, record, &kept))
             return 0;
         if (record->state >= RECORD_ENDED)
             row->state = ENDED;
@@ -118,8 +136,11 @@ static int judge(int directory, struct row *row, struct record *record)
             row->left = NOTHING;
         if (record->state >= RECORD_ENDED || !kept)
             return kept && row->left != NOTHING;
-        if (record->pid == 0 || is_running(record, &state)) {
-            row->state = record->pid && strchr("Tt", state) ? PAUSED : RUNNING;
+        const struct process *process = find_process(table, (pid_t)record->pid);
+        if (!is_running(process, record)) /* it was looked for before */
+            process = read_process((pid_t)record->pid, &now) == 0 ? &now : NULL;
+        if (record->pid == 0 || is_running(process, record)) {
+            row->state = record->pid && strchr("Tt", process->state) ? PAUSED : RUNNING;
             row->left = SOMETHING;
             return 1;
         }
@@ -137,7 +158,7 @@ static void write_row(int directory, const char *id, struct table *table)
     struct row row = {0};
     struct record record = {0};
     size_t count = 0;
-    int kept = judge(directory, &row, &record);
+    int kept = judge(directory, table, &row, &record);
     for (size_t i = 0; kept && record.keeper > 1 && i < table->count && count < PROCESSES_MAX; i++) {
         struct process *process = &table->rows[i];
         if (process->state == 'Z' || !is_descendant(table, process, (pid_t)record.keeper))
@@ -229,7 +250,8 @@ static struct report begin(const struct request *request, struct keeper *own, st
     close(ends[1]);
     if (keeper > 0)
         (void)!read(ends[0], &report, sizeof report); /* in one piece, or nothing where it was killed */
-    close(own->control); /* from here on, only the keeper has it open */
+    close(own->control); /* from here on, only the keeper has it open, and the record with its lock */
+    close(own->record);
     return report;
 }
 
@@ -378,7 +400,7 @@ static enum result remove_one(int place, int directory, const char *id)
     return forget(place, id) == 0 ? DONE : refuse(NO_PLACE, 0, errno);
 }
 
-int process_main(const struct request *request)
+static enum result act(const struct request *request)
 {
     char **arguments = request->arguments + 1;
     size_t count = 0;
@@ -411,4 +433,11 @@ int process_main(const struct request *request)
     if (strcmp(verb, "remove") == 0)
         return remove_one(place, directory, id);
     return NO_SENSE;
+}
+
+int process_main(const struct request *request)
+{
+    int result = act(request);
+    flush();
+    return result;
 }

@@ -4,8 +4,9 @@
  * Each process has a directory of its own, which only the agent's user may enter:
  *
  *   note       what podkit wants to know again, as it came
- *   record     struct record, written in place: a full disk cannot keep its end from being written
- *   control    the socket of its keeper; refuses to connect once the keeper has ended, however that was
+ *   record     struct record, written in place: a full disk cannot keep its end from being written; locked as long as
+ *              its keeper lives, however that ends
+ *   control    the socket of its keeper
  *   input      a FIFO, where the process got one to read
  *   1.* 2.*    what it printed
  */
@@ -75,7 +76,8 @@ struct sockaddr_un control_of(int directory);
 /* Whether the keeper lives. */
 int is_kept(int directory);
 
-int read_record(int directory, struct record *found);
+/* Read the record, and whether its keeper lives, which was found out before; 0 where it cannot be read. */
+int read_record(int directory, struct record *found, int *is_kept);
 
 /* Let a keeper go on that somebody has stopped; for any other process that is harmless too. */
 void wake_keeper(const struct record *found);

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -204,7 +205,7 @@ _Noreturn void keep(const struct request *request, const struct keeper *own, str
         note_end();
     for (int i = 0; i < 2; i++)
         drain_log(&logs[i], PIPE_MOST);
-    save(RECORD_FINISHED); /* before the socket refuses: else it would seem to have been killed */
+    save(RECORD_FINISHED); /* before the lock is gone: else it would seem to have been killed */
     unlinkat(self.directory, "control", 0);
     unlinkat(self.directory, "input", 0);
     _exit(0);
@@ -233,21 +234,26 @@ static int connect_keeper(int directory)
     return busy ? -2 : -1;
 }
 
-int is_kept(int directory)
-{
-    int fd = connect_keeper(directory);
-    if (fd >= 0)
-        close(fd);
-    return fd != -1;
-}
-
-int read_record(int directory, struct record *found)
+int read_record(int directory, struct record *found, int *is_kept)
 {
     struct record whole;
-    if (read_file(directory, "record", &whole, sizeof whole) != sizeof whole)
-        return 0;
-    *found = whole;
-    return 1;
+    int fd = open_file(directory, "record");
+    /* first: what is written last is the end */
+    *is_kept = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    int read = fd >= 0 && pread(fd, &whole, sizeof whole, 0) == sizeof whole;
+    if (read)
+        *found = whole;
+    if (fd >= 0)
+        close(fd);
+    return read;
+}
+
+int is_kept(int directory)
+{
+    struct record record;
+    int kept;
+    (void)read_record(directory, &record, &kept);
+    return kept;
 }
 
 void wake_keeper(const struct record *found)
@@ -260,10 +266,10 @@ int tell_keeper(int directory, int kind, uint32_t value, int64_t patience_ms)
 {
     struct order order = {.kind = kind, .value = value};
     struct record found;
-    int fd = connect_keeper(directory);
+    int kept, fd = connect_keeper(directory);
     if (fd == -1)
         return 1; /* nobody is left to be told, and nothing to be done */
-    if (read_record(directory, &found))
+    if (read_record(directory, &found, &kept))
         wake_keeper(&found);
     struct pollfd answer = {.fd = fd, .events = POLLIN};
     int patience = patience_ms > 1 << 30 ? 1 << 30 : (int)patience_ms;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -160,6 +161,7 @@ int make_state(int place, const char *id, const char *note, int with_input, cons
     if (written >= 0)
         close(written);
     if (written >= 0 && (own->record = write_file(own->directory, "record", record, sizeof *record)) >= 0 &&
+        flock(own->record, LOCK_EX | LOCK_NB) == 0 &&
         (own->control = make_control(own->directory)) >= 0 &&
         (!with_input || make_input(own->directory, own->input) == 0))
         return 0;

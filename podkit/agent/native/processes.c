@@ -153,7 +153,7 @@ static int scan_few_descendants(struct table *table)
     return 0;
 }
 
-static struct process *find(const struct table *table, pid_t pid)
+struct process *find_process(const struct table *table, pid_t pid)
 {
     struct process key = {.pid = pid};
     return bsearch(&key, table->rows, table->count, sizeof key, by_pid);
@@ -177,12 +177,12 @@ int is_descendant(struct table *table, struct process *process, pid_t ancestor)
             kinship = 1;
             break;
         }
-        at = find(table, at->parent);
+        at = find_process(table, at->parent);
     }
     at = process;
     for (size_t steps = 0; at && !at->kinship && steps <= table->count; steps++) {
         at->kinship = kinship;
-        at = at->parent == ancestor ? NULL : find(table, at->parent);
+        at = at->parent == ancestor ? NULL : find_process(table, at->parent);
     }
     return kinship == 1;
 }
@@ -296,7 +296,7 @@ int is_channel(const struct process *process)
 /* A supervisor stays in its channel's session; what a command starts can neither stay nor come back. */
 static int is_supervisor(const struct table *table, const struct process *process)
 {
-    struct process *parent = find(table, process->parent);
+    struct process *parent = find_process(table, process->parent);
     return strcmp(process->name, COMMAND_NAME) == 0 && process->state != 'Z' && parent && is_channel(parent) &&
            process->session == parent->session;
 }

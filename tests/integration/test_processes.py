@@ -252,7 +252,13 @@ def test_a_port_is_found_without_any_tool_in_the_image(busybox: SessionProxy) ->
 
 
 def test_ports_of_a_process_that_hides_itself_are_not_known(shell: SessionProxy) -> None:
-    hide = "import ctypes, time; ctypes.CDLL(None).prctl(4, 0); print(1, flush=True); time.sleep(600)"
+    hide = """
+import ctypes, socket, time
+listening = socket.create_server(("127.0.0.1", 8083))
+ctypes.CDLL(None).prctl(4, 0)
+print("ready", flush=True)
+time.sleep(600)
+"""
     process = shell.processes.start_process(["python3", "-c", hide], user="nobody")
     assert eventually(lambda: shell.processes.get_logs(process.id)["stdout"])
 

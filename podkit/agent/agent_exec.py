@@ -64,7 +64,7 @@ class AgentExec:
         return Execution(link.channel, request, place, _Recovery(self._restarts, link, request.timeout))
 
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
-        """See `Runner.is_busy`; the agent knows of every channel's commands, whichever process has opened it."""
+        """See `Runner.is_busy`; the agent knows of all that every channel has started."""
         deadline = deadline or NEVER
         try:
             link = self._links.get(container_id, None, deadline)

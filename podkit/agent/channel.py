@@ -226,7 +226,7 @@ class Channel:
         self._send(frame, deadline, call)
 
     def ping(self, deadline: Deadline) -> int:
-        """Ask for a sign of life; gives how many commands run in the container, through whatever channel.
+        """Ask for a sign of life; gives how many commands and background processes run in the container.
 
         Raises:
             ChannelBroken: the agent has ended.

@@ -112,7 +112,7 @@ class Runner(Protocol):
         ...
 
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
-        """Whether a command runs in a container, as far as this runner can know."""
+        """Whether a command or a background process runs in a container, as far as this runner can know."""
         ...
 
     def why_no_agent(self, container_id: str) -> str | None:

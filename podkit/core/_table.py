@@ -25,6 +25,7 @@ class SessionEntry:
         lock: held while the container is made, recovered or removed.
         session: `None` before it is made and after it was closed.
         record: what is known of its container.
+        was_busy: whether a command or a background process ran when its idle clock had run out.
     """
 
     def __init__(self, user_id: str, session_id: str) -> None:
@@ -32,6 +33,7 @@ class SessionEntry:
         self.session_id = session_id
         self.session: Session | None = None
         self.record: ContainerRecord | None = None
+        self.was_busy = False
         self.renew()
 
     def renew(self) -> None:

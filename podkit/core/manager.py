@@ -426,7 +426,7 @@ class BaseContainerManager(ABC):
         return self.restarts.look(container_id, deadline=deadline).status
 
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
-        """Whether a command runs in a container, as far as this manager can know."""
+        """Whether a command or a background process runs in a container, as far as this manager can know."""
         return self._runner.is_busy(container_id, deadline=deadline)
 
     def get_isolation(self, container_id: str) -> Isolation:

@@ -543,8 +543,8 @@ class BaseSessionManager:
     def cleanup_expired_sessions(self) -> list[Session]:
         """Close the sessions of this manager that were idle for longer than their timeout, and give them.
 
-        A session with a running command is not idle, whichever process runs it. One that cannot be closed is logged
-        and tried again the next time.
+        A session with a running command or background process is not idle, whichever podkit has started it. One that
+        cannot be closed is logged and tried again the next time.
         """
         closed = []
         for entry in self._table.entries():
@@ -553,7 +553,11 @@ class BaseSessionManager:
                 if not locked or session is None:  # it is being made, recovered or closed: so it is not idle
                     continue
                 try:
-                    if session.is_expired() and not self._busy(entry):
+                    if session.is_expired() or entry.was_busy:
+                        entry.was_busy = self._busy(entry)
+                    if entry.was_busy:
+                        session.last_active_at = utc_now()
+                    elif session.is_expired():
                         notify(self.event_handler.on_session_expired, session)
                         self.close_session(entry.user_id, entry.session_id)
                         closed.append(session)

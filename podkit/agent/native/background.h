@@ -66,7 +66,7 @@ int make_state(int place, const char *id, const char *note, int with_input, cons
                struct keeper *own);
 
 /* Remove the directory of a process: it holds files and nothing else. */
-int forget(int place, const char *id);
+int forget(int place, const char *name);
 
 /* Forget those that have ended first, so that what is remembered stays bounded. */
 void make_room(int place);

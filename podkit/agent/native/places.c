@@ -39,9 +39,14 @@ int is_id(const char *name)
     return strlen(name) == ID_SIZE && strspn(name, "0123456789abcdef-") == ID_SIZE;
 }
 
+static int open_directory(int place, const char *name)
+{
+    return openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 int open_in(int place, const char *id)
 {
-    return is_id(id) ? openat(place, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    return is_id(id) ? open_directory(place, id) : -1;
 }
 
 int open_file(int directory, const char *name)
@@ -64,16 +69,16 @@ size_t read_file(int directory, const char *name, void *data, size_t size)
     return found > 0 ? (size_t)found : 0;
 }
 
-int forget(int place, const char *id)
+int forget(int place, const char *name)
 {
-    int fd = open_in(place, id);
+    int fd = open_directory(place, name);
     DIR *files = fd < 0 ? NULL : fdopendir(fd);
     if (!files)
         return -1;
     for (struct dirent *entry; (entry = readdir(files));)
         unlinkat(dirfd(files), entry->d_name, 0);
     closedir(files);
-    return unlinkat(place, id, AT_REMOVEDIR);
+    return unlinkat(place, name, AT_REMOVEDIR);
 }
 
 /* Find the process that has ended first, where KEPT or more that have ended are remembered. */
@@ -153,23 +158,26 @@ static int make_control(int directory)
 int make_state(int place, const char *id, const char *note, int with_input, const struct record *record,
                struct keeper *own)
 {
+    char unfinished[ID_SIZE + 2]; /* no id: nobody sees it before it is whole, and its record locked */
+    snprintf(unfinished, sizeof unfinished, "+%s", id);
     *own = (struct keeper){.directory = -1, .record = -1, .control = -1, .input = {-1, -1}, .report = -1};
-    if (mkdirat(place, id, 0700) != 0)
+    if (mkdirat(place, unfinished, 0700) != 0)
         return -1;
-    own->directory = open_in(place, id);
+    own->directory = open_directory(place, unfinished);
     int written = own->directory < 0 ? -1 : write_file(own->directory, "note", note, strlen(note));
     if (written >= 0)
         close(written);
     if (written >= 0 && (own->record = write_file(own->directory, "record", record, sizeof *record)) >= 0 &&
         flock(own->record, LOCK_EX | LOCK_NB) == 0 &&
         (own->control = make_control(own->directory)) >= 0 &&
-        (!with_input || make_input(own->directory, own->input) == 0))
+        (!with_input || make_input(own->directory, own->input) == 0) &&
+        renameat(place, unfinished, place, id) == 0)
         return 0;
     int error = errno, opened[] = {own->directory, own->record, own->control, own->input[0], own->input[1]};
     for (size_t i = 0; i < sizeof opened / sizeof *opened; i++)
         if (opened[i] >= 0)
             close(opened[i]);
-    forget(place, id);
+    forget(place, unfinished);
     errno = error;
     return -1;
 }

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
@@ -17,6 +17,7 @@ from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.backends._registry import close_backends, default_backend
 from podkit.backends.base import Backend
 from podkit.core import _checks
+from podkit.core._checks import CommandLike, StrPath
 from podkit.core.command import Command
 from podkit.core.files import SessionFiles
 from podkit.core.isolation import Isolation
@@ -31,8 +32,6 @@ DEFAULT_PREFIX = "podkit"
 _LONGEST_RUN_SECONDS = 86_400  # of `run_in_docker` without a timeout
 _RUN_GRACE_SECONDS = 60  # for writing files before it and cleaning up after it
 _RUN_IDLE_SECONDS = 10  # how long its container outlives a caller that was killed; a running command extends it
-
-PathLike = str | os.PathLike[str]
 
 _lock = threading.Lock()  # guards _managers
 _managers: dict[tuple[Backend, str, str | None, str | None], BaseSessionManager] = {}
@@ -68,8 +67,8 @@ class SessionProxy:
 
     def execute_command(
         self,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
+        command: CommandLike,
+        working_dir: StrPath | None = None,
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,
@@ -83,7 +82,7 @@ class SessionProxy:
 
         Args:
             command: a `str` is run by `sh -c`, a list as it is.
-            working_dir: absolute; by default the container's, `/workspace`.
+            working_dir: absolute, or below the container's, `/workspace`, which is the default.
             environment: added to the container's.
             timeout: seconds after which the command is killed; `None` for no limit.
             user: who runs it; by default the container's user.
@@ -118,8 +117,8 @@ class SessionProxy:
 
     def popen(
         self,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
+        command: CommandLike,
+        working_dir: StrPath | None = None,
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,
@@ -204,7 +203,7 @@ class SessionProxy:
         return f"SessionProxy(user_id={self.user_id!r}, session_id={self.session_id!r})"
 
 
-def _session_manager(workspace: PathLike | None, workspace_host: PathLike | None) -> BaseSessionManager:
+def _session_manager(workspace: StrPath | None, workspace_host: StrPath | None) -> BaseSessionManager:
     """Give the session manager that all calls of this process with the same workspace share."""
     if workspace is None and workspace_host is not None:
         raise InvalidInput(f"workspace_host={workspace_host!r} without workspace: name both, or none")
@@ -246,8 +245,8 @@ def get_docker_session(
     user_id: str,
     session_id: str,
     config: ContainerConfig | None = None,
-    workspace: PathLike | None = None,
-    workspace_host: PathLike | None = None,
+    workspace: StrPath | None = None,
+    workspace_host: StrPath | None = None,
 ) -> SessionProxy:
     """Create a session with a running container, or reconnect to the one that exists, running or exited.
 
@@ -295,11 +294,11 @@ def _session_for_one_run(config: ContainerConfig, command_timeout: float | None)
 
 
 def run_in_docker(
-    command: str | Sequence[str],
+    command: CommandLike,
     image: str | None = None,
     files: Mapping[str, str | bytes] | None = None,
     environment: Mapping[str, str] | None = None,
-    working_dir: str | None = None,
+    working_dir: StrPath | None = None,
     command_timeout: float | None = None,
 ) -> ProcessResult:
     """Run one command in a container of its own, which is removed afterwards.
@@ -324,7 +323,7 @@ def run_in_docker(
         _checks.check_content(content, f"files[{path!r}]")
     config = ContainerConfig() if image is None else ContainerConfig(image=image)
     if working_dir is not None:
-        config.working_dir = working_dir
+        config.working_dir = os.fspath(working_dir)
     with _session_for_one_run(config, command_timeout) as session:
         for path, content in (files or {}).items():
             session.write_file(path, content)

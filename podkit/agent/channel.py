@@ -196,7 +196,7 @@ class Channel:
             call: a new one, which takes what comes of the command.
             request: what to run.
             user: who runs it; `""` for the agent's own user.
-            working_dir: where it runs where the request names no place.
+            working_dir: the container's.
             flags: `HOME`, where that is to be the user's; `QUIET`, where nobody waits for the command's number.
             deadline: until when it must be sent.
 
@@ -214,7 +214,7 @@ class Channel:
             call.id,
             request.argv,
             user=user,
-            working_dir=request.working_dir or working_dir,
+            working_dir=request.directory_in(working_dir),
             environment=request.environment,
             timeout=request.timeout,
             window=WINDOW_BYTES,

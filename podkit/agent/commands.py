@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 
 from podkit.core import _checks
+from podkit.core._checks import CommandLike, StrPath
 from podkit.core.models import TIMEOUT_EXIT_CODE, ProcessResult, check_user
 from podkit.errors import InvalidInput
 
@@ -23,7 +25,7 @@ class CommandRequest:
 
     Attributes:
         argv: the program and its arguments.
-        working_dir: absolute; `None` means the container's.
+        working_dir: absolute, or below the container's; `None` means that one itself.
         environment: added to the container's.
         timeout: seconds, `None` for no limit.
         user: `None` means the container's.
@@ -48,9 +50,9 @@ class CommandRequest:
     @classmethod
     def checked(
         cls,
-        command: str | Sequence[str],
+        command: CommandLike,
         *,
-        working_dir: str | None = None,
+        working_dir: StrPath | None = None,
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         user: str | None = None,
@@ -72,7 +74,7 @@ class CommandRequest:
                 raise InvalidInput(f"{name}={_checks.shown(callback)}: pass a function that takes a str")
         return cls(
             argv=_checks.check_command(command),
-            working_dir=None if working_dir is None else _checks.check_absolute_path(working_dir, "working_dir"),
+            working_dir=None if working_dir is None else _checks.check_working_dir(working_dir),
             environment=_checks.check_environment(environment or {}),
             timeout=_checks.check_timeout(timeout),
             user=None if user is None else check_user(user),
@@ -81,6 +83,10 @@ class CommandRequest:
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
+
+    def directory_in(self, working_dir: str) -> str:
+        """Return where it runs in a container that has this working directory."""
+        return working_dir if self.working_dir is None else posixpath.join(working_dir, self.working_dir)
 
 
 def refused_user(user: str | None, why: str = "there is no such user or group in the container") -> InvalidInput:

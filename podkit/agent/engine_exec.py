@@ -159,7 +159,7 @@ class _Run:
         spec = ExecSpec(
             argv=request.argv,
             user=request.user,
-            working_dir=request.working_dir,
+            working_dir=None if request.working_dir is None else request.directory_in(before.working_dir),
             environment=request.environment,
             stdin=request.input is not None,
         )

@@ -85,7 +85,7 @@ class Place(NamedTuple):
 
     Attributes:
         user: who runs it; `""` for the agent's own user.
-        working_dir: the container's, for a request that names none.
+        working_dir: the container's.
         home: whether `HOME` is to be the user's.
     """
 

@@ -17,6 +17,10 @@ _STRING_MAX_BYTES = (128 << 10) - 1  # what Linux takes for one argument or vari
 
 _MESSAGE_LONGEST = 2000  # characters of what comes from inside
 
+StrPath = str | os.PathLike[str]
+CommandLike = str | Sequence[StrPath]
+"""What `subprocess` takes: a `str` for a shell, or a program and its arguments."""
+
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]i?b?)?", re.IGNORECASE)
 _MEMORY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -103,6 +107,14 @@ def check_absolute_path(value: object, what: str, *, example: str = "/workspace"
     if ".." in text.split("/"):
         raise InvalidInput(f"{what}={shown(text)} contains '..': write the path without it")
     return "/" + posixpath.normpath(text).lstrip("/")
+
+
+def check_working_dir(value: object) -> str:
+    """Accept the directory of a command: absolute, or below the container's; without `..`, and return it normalised."""
+    text = check_path_text(value, "working_dir")
+    if ".." in text.split("/"):
+        raise InvalidInput(f"working_dir={shown(text)} contains '..': write the path without it")
+    return posixpath.normpath("/" + text.lstrip("/") if text.startswith("/") else text)
 
 
 def check_environment(value: Mapping[str, str], what: str = "environment") -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeVar
 from podkit.agent.files import READ_LIMIT_BYTES, ContainerFiles, Progress
 from podkit.agent.records import Entry
 from podkit.core import _checks
+from podkit.core._checks import StrPath
 from podkit.core.models import check_user
 from podkit.errors import FileError, FileMissing, InvalidInput, NotADirectory, NotText
 from podkit.utils.paths import resolve_container_path, resolve_file_path
@@ -21,7 +22,6 @@ from podkit.utils.paths import resolve_container_path, resolve_file_path
 __all__ = ["Downloaded", "FileInfo", "FileType", "Progress", "SessionFiles"]
 
 T = TypeVar("T")
-PathLike = str | os.PathLike[str]
 FileType = Literal["file", "directory", "symlink", "other"]
 
 MAX_ENTRIES = 10_000
@@ -323,7 +323,7 @@ class SessionFiles:
 
     def upload(
         self,
-        local: PathLike,
+        local: StrPath,
         path: str | PurePath,
         *,
         timeout: float | None = None,
@@ -372,7 +372,7 @@ class SessionFiles:
     def download(
         self,
         path: str | PurePath,
-        local: PathLike,
+        local: StrPath,
         *,
         max_bytes: int = MAX_DOWNLOAD_BYTES,
         max_files: int = MAX_DOWNLOAD_FILES,

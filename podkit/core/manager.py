@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,15 @@ from podkit.agent.processes import ContainerProcesses
 from podkit.agent.runner import Runner, latest
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
 from podkit.core import _identity, _lifecycle
-from podkit.core._checks import check_absolute_path, check_content, check_path_text, check_prefix, shown
+from podkit.core._checks import (
+    CommandLike,
+    StrPath,
+    check_absolute_path,
+    check_content,
+    check_path_text,
+    check_prefix,
+    shown,
+)
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import ContainerRecord
 from podkit.core._mounts import mount_spec, mount_to_dict
@@ -92,8 +99,8 @@ class BaseContainerManager(ABC):
         self,
         backend: Backend,
         container_prefix: str,
-        workspace_base: str | os.PathLike[str] | None,
-        workspace_base_host: str | os.PathLike[str] | None = None,
+        workspace_base: StrPath | None,
+        workspace_base_host: StrPath | None = None,
         event_handler: PodkitEventHandler | None = None,
     ) -> None:
         self.backend = backend
@@ -496,8 +503,8 @@ class BaseContainerManager(ABC):
     def execute_command(
         self,
         container_id: str,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
+        command: CommandLike,
+        working_dir: StrPath | None = None,
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,
@@ -512,7 +519,7 @@ class BaseContainerManager(ABC):
         Args:
             container_id: the engine's full id.
             command: a `str` is run by `sh -c`, a list as it is.
-            working_dir: absolute; by default the container's.
+            working_dir: absolute, or below the container's, which is the default.
             environment: added to the container's.
             timeout: seconds after which the command is killed; `None` for no limit. The call ends at most 2 s later.
             user: who runs it; by default the container's user.
@@ -546,8 +553,8 @@ class BaseContainerManager(ABC):
     def popen(
         self,
         container_id: str,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
+        command: CommandLike,
+        working_dir: StrPath | None = None,
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,
@@ -623,7 +630,7 @@ class BaseContainerManager(ABC):
         """
         return container_to_host_path(container_path, DEFAULT_WORKING_DIR, self._require_data_dir(user_id, session_id))
 
-    def to_container_path(self, host_path: str | os.PathLike[str], user_id: str, session_id: str) -> Path:
+    def to_container_path(self, host_path: StrPath, user_id: str, session_id: str) -> Path:
         """Translate a path below the session's workspace to the one inside. Pure: looks at no file.
 
         Raises:
@@ -726,8 +733,8 @@ class SimpleContainerManager(BaseContainerManager):
         self,
         backend: Backend,
         container_prefix: str,
-        workspace_base: str | os.PathLike[str] | None,
-        workspace_base_host: str | os.PathLike[str] | None = None,
+        workspace_base: StrPath | None,
+        workspace_base_host: StrPath | None = None,
         event_handler: PodkitEventHandler | None = None,
         volume_name: str | None = None,
     ) -> None:

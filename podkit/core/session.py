@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Protocol, TypeVar
@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.agent.runner import latest, paused
 from podkit.backends.base import Deadline
-from podkit.core._checks import check_content
+from podkit.core._checks import CommandLike, StrPath, check_content
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import WITHOUT_CONFIG, another_configuration, conflict, failed_to_start
 from podkit.core._recovery import Remedy, ended_by_itself, reason, remedy_for
@@ -334,8 +334,8 @@ class BaseSessionManager:
         self,
         user_id: str,
         session_id: str,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
+        command: CommandLike,
+        working_dir: StrPath | None = None,
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,
@@ -378,8 +378,8 @@ class BaseSessionManager:
         self,
         user_id: str,
         session_id: str,
-        command: str | Sequence[str],
-        working_dir: str | None = None,
+        command: CommandLike,
+        working_dir: StrPath | None = None,
         environment: Mapping[str, str] | None = None,
         timeout: float | None = None,
         *,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+
+from podkit.core._checks import CommandLike
 
 NAME_MAX_BYTES = 200
 
@@ -12,10 +15,10 @@ _LOOK_CHARACTERS = 1000  # of a script, which may have megabytes
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
-def default_name(command: str | Sequence[str]) -> str:
+def default_name(command: CommandLike) -> str:
     """Return the name of a command's program, as far as that can be shown; a shell's command has its first word's."""
     if not isinstance(command, str):
-        return _shown(command[0]) or "process"
+        return _shown(os.fspath(command[0])) or "process"
     for word in _words(command[:_LOOK_CHARACTERS]):
         if word != "exec" and not _ASSIGNMENT.match(word) and any(map(str.isalnum, word)) and (name := _shown(word)):
             return name

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Literal, Protocol, Self, TypeVar, get_args
 
 from podkit.agent.commands import CommandRequest
 from podkit.agent.processes import ContainerProcesses, Left, Row
 from podkit.core import _checks
+from podkit.core._checks import CommandLike, StrPath
 from podkit.core.command import check_signal
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import BaseSessionManager
@@ -107,10 +109,10 @@ class ProcessManager:
 
     def start_process(
         self,
-        command: str | Sequence[str],
+        command: CommandLike,
         name: str | None = None,
         environment: Mapping[str, str] | None = None,
-        working_dir: str | None = None,
+        working_dir: StrPath | None = None,
         *,
         user: str | None = None,
         stdin: bool = False,
@@ -121,7 +123,7 @@ class ProcessManager:
             command: a `str` is run by `sh -c`, a list as it is.
             name: to be shown; by default the command's first word, without its directory. Need not be unique.
             environment: added to the container's.
-            working_dir: absolute; by default the container's.
+            working_dir: absolute, or below the container's, which is the default.
             user: who runs it; by default the container's user. Another one needs a container whose user is root.
             stdin: open an input for `write_stdin`. By default it finds its input empty.
 
@@ -136,7 +138,8 @@ class ProcessManager:
         shown = check_name(default_name(command) if name is None else name)
         if not isinstance(stdin, bool):
             raise InvalidInput(f"stdin={_checks.shown(stdin)}: pass True to write to the process, else False")
-        id, note = str(uuid.uuid4()), to_note(shown, command)
+        kept = command if isinstance(command, str) else [os.fspath(part) for part in command]
+        id, note = str(uuid.uuid4()), to_note(shown, kept)
         row = self._use(
             lambda processes, container: processes.start(container, id, request, note=note, with_input=stdin)
         )
@@ -144,7 +147,7 @@ class ProcessManager:
             id=id,
             pid=row.pid,
             name=shown,
-            command=command if isinstance(command, str) else list(command),
+            command=kept,
             status=ProcessStatus.RUNNING,
             exit_code=None,
             ports=None if row.ports is None else list(row.ports),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -101,9 +100,9 @@ class LogPiece:
         return self.data.decode("utf-8", "replace")
 
 
-def to_note(name: str, command: str | Sequence[str]) -> bytes:
+def to_note(name: str, command: str | list[str]) -> bytes:
     """Return what the container keeps of a process for a later podkit, cut to its limit."""
-    kept: str | list[str] = command if isinstance(command, str) else list(command)
+    kept = command
     while True:
         note = json.dumps({"name": name, "command": kept}).encode()
         if len(note) <= NOTE_MAX_BYTES:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
+from pathlib import Path
 
 import pytest
 
 from podkit import SessionProxy
+from podkit.core.session import BaseSessionManager
 from podkit.errors import InvalidInput
+from tests.integration.conftest import OpenSession, long_config
 from tests.support.engine import Engine
 from tests.support.waiting import eventually, within
 
@@ -61,6 +64,17 @@ def test_commands_start_in_the_workspace(either: SessionProxy) -> None:
 
 def test_a_command_runs_in_the_directory_that_it_was_given(either: SessionProxy) -> None:
     assert either.execute_command(["pwd"], working_dir="/proc").stdout == "/proc\n"
+
+
+@pytest.mark.parametrize("agent", [True, False])
+def test_a_relative_directory_lies_below_that_of_the_container(
+    open_session: OpenSession, engine_exec: BaseSessionManager, sessions: BaseSessionManager, agent: bool
+) -> None:
+    session = open_session(long_config(working_dir="/srv/job"), on=sessions if agent else engine_exec)
+    session.execute_command(["mkdir", "-p", Path("/srv/job/src")])
+
+    assert session.execute_command("pwd", Path("src")).stdout == "/srv/job/src\n"
+    assert session.execute_command("pwd", ".").stdout == "/srv/job\n"
 
 
 def test_a_working_directory_that_does_not_exist_is_an_error_that_names_it(either: SessionProxy) -> None:

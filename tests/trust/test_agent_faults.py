@@ -415,7 +415,10 @@ REFUSED: dict[str, tuple[Callable[[SessionProxy], object], str]] = {
     "a group": (lambda session: session.execute_command("true", user="root:nosuchgroup"), "'root:nosuchgroup'"),
     "a directory": (lambda session: session.execute_command("true", "/nonexistent"), "'/nonexistent'.*No such file"),
     "a file": (lambda session: session.execute_command("true", "/etc/passwd"), "'/etc/passwd'.*Not a directory"),
-    "a relative directory": (lambda session: session.execute_command("true", "etc"), "working_dir='etc'"),
+    "a missing relative directory": (
+        lambda session: session.execute_command("true", "none/such"),
+        "'none/such'.*No such file",
+    ),
     "a directory that is closed to it": (
         lambda session: session.execute_command("true", "/root", user="nobody"),
         "'/root'.*Permission denied",

@@ -63,7 +63,7 @@ def top_level() -> None:
 
 
 def proxy(session: SessionProxy) -> None:
-    result = session.execute_command(["pwd"], timeout=None)
+    result = session.execute_command([Path("/bin/pwd")], Path("src"), timeout=None)
     assert_type(result, ProcessResult)
     assert_type(session.execute_command("pwd", "/tmp", {"A": "b"}, 1.5), ProcessResult)
     lines: list[str] = []
@@ -299,7 +299,9 @@ def ports_and_paths() -> None:
 def processes(session: SessionProxy, manager: SimpleContainerManager) -> None:
     assert_type(session.processes, ProcessManager)
     found = ProcessManager(manager, "id", "bob", "123")
-    process = found.start_process(["ls"], name="ls", environment={"A": "b"}, working_dir="/tmp", user="0", stdin=True)
+    process = found.start_process(
+        ["ls", Path("/tmp")], name="ls", environment={"A": "b"}, working_dir=Path("/tmp"), user="0"
+    )
     assert_type(process, Process)
     assert_type(process.ports, list[int] | None)
     assert_type(process.status, ProcessStatus)

@@ -18,7 +18,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an empty command": ({"command": ""}, "command=''"),
     "an empty list": ({"command": []}, r"command=\[\]"),
     "NUL in an argument": ({"command": ["a", "b\0"]}, "NUL"),
-    "a relative working_dir": ({"working_dir": "src"}, "working_dir='src'"),
+    "a working_dir that leaves": ({"working_dir": "../src"}, "working_dir='../src'"),
     "a working_dir with ..": ({"working_dir": "/a/../b"}, "working_dir='/a/../b'"),
     "no time": ({"timeout": 0}, "timeout=0"),
     "negative time": ({"timeout": -1}, "timeout=-1"),

@@ -321,7 +321,7 @@ BAD_CALLS: dict[str, Any] = {
     "no config": lambda manager: manager.create_container("bob", "1", None),
     "an empty command": lambda manager: manager.execute_command("f" * 64, ""),
     "NUL in a command": lambda manager: manager.execute_command("f" * 64, ["a\0"]),
-    "a relative working_dir": lambda manager: manager.execute_command("f" * 64, "ls", "src"),
+    "a working_dir that leaves": lambda manager: manager.execute_command("f" * 64, "ls", "../src"),
     "a bad environment": lambda manager: manager.execute_command("f" * 64, "ls", None, {"A=": ""}),
     "no time": lambda manager: manager.execute_command("f" * 64, "ls", timeout=0),
     "a bad user": lambda manager: manager.execute_command("f" * 64, "ls", user=""),

@@ -31,7 +31,7 @@ BAD_CALLS: dict[str, Any] = {
     "start: long name": lambda processes: processes.start_process("ls", name="x" * 201),
     "start: no name": lambda processes: processes.start_process("ls", name=7),
     "start: environment": lambda processes: processes.start_process("ls", environment={"a=b": "c"}),
-    "start: relative": lambda processes: processes.start_process("ls", working_dir="src"),
+    "start: outside": lambda processes: processes.start_process("ls", working_dir="../src"),
     "start: user": lambda processes: processes.start_process("ls", user="a b"),
     "start: stdin": lambda processes: processes.start_process("ls", stdin="text"),
     "status: no id": lambda processes: processes.get_status(""),

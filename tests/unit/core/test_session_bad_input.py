@@ -25,7 +25,7 @@ BAD_CALLS: dict[str, Any] = {
     "activity: no user": lambda sessions: sessions.update_session_activity("", "1"),
     "execute: no user": lambda sessions: sessions.execute_command("", "1", "ls"),
     "execute: no command": lambda sessions: sessions.execute_command("bob", "1", " "),
-    "execute: relative": lambda sessions: sessions.execute_command("bob", "1", "ls", "src"),
+    "execute: outside": lambda sessions: sessions.execute_command("bob", "1", "ls", "../src"),
     "execute: no time": lambda sessions: sessions.execute_command("bob", "1", "ls", timeout=-1),
     "execute: environment": lambda sessions: sessions.execute_command("bob", "1", "ls", environment={"": "x"}),
     "write: content": lambda sessions: sessions.write_file("bob", "1", "a", 5),

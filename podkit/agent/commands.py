@@ -75,7 +75,7 @@ class CommandRequest:
         return cls(
             argv=_checks.check_command(command),
             working_dir=None if working_dir is None else _checks.check_working_dir(working_dir),
-            environment=_checks.check_environment(environment or {}),
+            environment={} if environment is None else _checks.check_environment(environment),
             timeout=_checks.check_timeout(timeout),
             user=None if user is None else check_user(user),
             input=None if input is None else _checks.check_content(input, "input"),

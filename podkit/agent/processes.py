@@ -323,7 +323,10 @@ class ContainerProcesses:
         if outcome.timed_out or code == _Result.NO_ANSWER:
             raise ContainerError(f"the keeper of process {id!r} does not answer: somebody in the container stopped it")
         if code == _Result.NO_SUCH:
-            raise ProcessNotFound(f"there is no background process {id!r} in the container; it may have been removed")
+            raise ProcessNotFound(
+                f"the container knows no background process {id!r}: it was removed, or forgotten, or the "
+                "container was made anew"
+            )
         if code == _Result.NO_INPUT:
             raise BrokenPipeError(
                 errno.EPIPE, "the process reads no input: it has ended, its input was closed, or it has none"

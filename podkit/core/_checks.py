@@ -117,7 +117,7 @@ def check_working_dir(value: object) -> str:
     return posixpath.normpath("/" + text.lstrip("/") if text.startswith("/") else text)
 
 
-def check_environment(value: Mapping[str, str], what: str = "environment") -> dict[str, str]:
+def check_environment(value: Mapping[str, object], what: str = "environment") -> dict[str, str]:
     """Accept environment variables: names that are not empty and hold no `=`, values that are text."""
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{what} is a {type(value).__name__}: pass a dict of names and values")
@@ -130,8 +130,10 @@ def check_environment(value: Mapping[str, str], what: str = "environment") -> di
             checked[name] = check_text(content, "")
         except InvalidInput:
             # neither shown nor kept as the cause: the value may be a secret
-            cure = f"pass one, such as str(...) of a {type(content).__name__}"
-            raise InvalidInput(f"{what}[{name!r}] is not a str of valid Unicode without NUL: {cure}") from None
+            wrong = f"is not a str: pass str(...) of the {type(content).__name__}"
+            if isinstance(content, str):
+                wrong = "holds a NUL, or half of a surrogate pair: pass it without"
+            raise InvalidInput(f"{what}[{name!r}] {wrong}") from None
         _check_length(f"{name}={content}", f"{what}[{name!r}]")
     return checked
 
@@ -145,8 +147,10 @@ def check_command(value: object) -> list[str]:
     if not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
         raise InvalidInput(f"command is {shown(value)}: pass a str, or a list of str")
     parts = [os.fspath(part) if isinstance(part, os.PathLike) else part for part in value]
-    if not parts or not parts[0]:
+    if not parts:
         raise InvalidInput(f"command={shown(value)} is empty: pass a program and its arguments")
+    if parts[0] == "":
+        raise InvalidInput("command[0]='' is empty: pass the name of a program first")
     return [
         _check_length(check_text(part, f"command[{index}]"), f"command[{index}]") for index, part in enumerate(parts)
     ]
@@ -157,7 +161,7 @@ def _check_length(text: str, what: str) -> str:
     if size > _STRING_MAX_BYTES:
         raise InvalidInput(
             f"{what} has {size} bytes, and Linux takes at most {_STRING_MAX_BYTES} for one argument or variable: pass "
-            "it as input=, or write a file with write_file or files="
+            "it as input, or write a file of the session with write_file"
         )
     return text
 

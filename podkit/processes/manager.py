@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import suppress
 from typing import Literal, Protocol, Self, TypeVar, get_args
 
@@ -69,6 +69,14 @@ class ProcessManager:
         self, container_manager: BaseContainerManager, container_id: str, user_id: str, session_id: str
     ) -> None:
         id = _checks.check_text(container_id, "container_id")
+        if not isinstance(container_manager, BaseContainerManager):
+            raise InvalidInput(f"container_manager is a {type(container_manager).__name__}: pass a container manager")
+        record = container_manager.containers.get(id)
+        if record is not None and (record.user_id, record.session_id) != (user_id, session_id):
+            raise InvalidInput(
+                f"container {record.name} is that of session {record.session_id!r} of user {record.user_id!r}: "
+                "pass these, or the container of the session"
+            )
         self._begin(container_manager, lambda action: action(id), user_id, session_id)
 
     @classmethod
@@ -98,12 +106,12 @@ class ProcessManager:
         self._containers = containers
         self._in_container = in_container
         self._known: dict[str, Process] = {}
-        self._started: set[str] = set()
+        self._started: dict[str, str] = {}
         self._after_fork()
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()  # guards _known, the processes in it, and _started
+        self._lock = threading.Lock()  # guards _known, the processes in it, and _started: the container of each
 
     # --- starting -----------------------------------------------------------------------------------
 
@@ -140,9 +148,11 @@ class ProcessManager:
             raise InvalidInput(f"stdin={_checks.shown(stdin)}: pass True to write to the process, else False")
         kept = command if isinstance(command, str) else [os.fspath(part) for part in command]
         id, note = str(uuid.uuid4()), to_note(shown, kept)
-        row = self._use(
-            lambda processes, container: processes.start(container, id, request, note=note, with_input=stdin)
-        )
+
+        def start(processes: ContainerProcesses, container: str) -> tuple[str, Row]:
+            return container, processes.start(container, id, request, note=note, with_input=stdin)
+
+        container, row = self._use(start)
         process = Process(
             id=id,
             pid=row.pid,
@@ -155,7 +165,7 @@ class ProcessManager:
         )
         with self._lock:
             self._known[id] = process
-            self._started.add(id)
+            self._started[id] = container
         return process
 
     def _use(self, action: Action[T]) -> T:
@@ -244,15 +254,15 @@ class ProcessManager:
         check_process_id(id)
         _check_stream(stream)
         if type(offset) is not int or abs(offset) > _OFFSET_MAX:
-            raise InvalidInput(f"offset={_checks.shown(offset)}: pass a whole number of bytes")
+            raise InvalidInput(f"offset={_checks.shown(offset)}: pass a whole number of bytes, from -2**62 to 2**62")
         size = min(_checks.check_size(max_bytes, "max_bytes"), LOG_MAX_BYTES)
         return self._read(id, stream, offset=offset, max_bytes=size)
 
-    def follow_log(self, id: str, stream: StreamName = "stdout", *, offset: int = 0) -> Iterator[str]:
+    def follow_log(self, id: str, stream: StreamName = "stdout", *, offset: int = 0) -> Generator[str]:
         """Yield the text that a process prints, as it comes, until neither it nor what it has started runs.
 
-        Each step blocks until something is printed. Where more is printed than is kept while nobody reads, the oldest
-        of that is missing.
+        Each step blocks until something is printed, and takes a command's place in the container meanwhile. Where more
+        is printed than is kept while nobody reads, the oldest of that is missing, wherever that cuts; `read_log` tells.
 
         Args:
             id: of the process.
@@ -262,7 +272,7 @@ class ProcessManager:
         piece = self.read_log(id, stream, offset=offset, max_bytes=PIECE_BYTES)
         return self._follow(id, stream, piece)
 
-    def _follow(self, id: str, stream: StreamName, piece: LogPiece) -> Iterator[str]:
+    def _follow(self, id: str, stream: StreamName, piece: LogPiece) -> Generator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while piece.data or not piece.ended:
             if text := decoder.decode(piece.data):
@@ -281,7 +291,7 @@ class ProcessManager:
 
     # --- acting on it -------------------------------------------------------------------------------
 
-    def write_stdin(self, id: str, data: str | bytes, timeout: float = STOP_SECONDS) -> int:
+    def write_stdin(self, id: str, data: str | bytes | bytearray, timeout: float = STOP_SECONDS) -> int:
         """Write to a process that was started with `stdin=True`, text as UTF-8.
 
         Args:
@@ -300,13 +310,13 @@ class ProcessManager:
         return self._use(lambda processes, container: processes.write(container, id, content, seconds))
 
     def close_stdin(self, id: str) -> None:
-        """Let a process that was started with `stdin=True` read the end of its input; twice is harmless."""
+        """Let a process read the end of its input; harmless for one whose input is closed, or that has none."""
         check_process_id(id)
         with suppress(BrokenPipeError):
             self._repeat(lambda processes, container: processes.end_input(container, id))
 
     def send_signal(self, id: str, number: int | str) -> None:
-        """Send a signal to the process group of a process; nothing happens where it has ended.
+        """Send a signal to the process group of a process; nothing happens where the process itself has ended.
 
         Args:
             id: of the process.
@@ -329,17 +339,26 @@ class ProcessManager:
 
         Returns:
             Whether nothing of it runs any more. False where the kernel does not let go of something within some
-            seconds, and where it is `LOST` in a container that still runs: then nobody knows what it had started.
+            seconds, and where it is `LOST` in a container that still runs: then nobody knows what of it does.
         """
         check_process_id(id)
+        if not isinstance(force, bool):
+            raise InvalidInput(f"force={_checks.shown(force)}: pass True to kill at once, else False")
         milliseconds = 0 if force else round(_check_seconds(timeout) * 1000)
-        try:
-            row = self._repeat(lambda processes, container: processes.stop(container, id, milliseconds))
-        except ProcessNotFound:
-            self.get_process(id)  # one of a container that was made anew is no error
-            return True
-        self._note(row)
-        return row.left is Left.NOTHING
+
+        def stop(processes: ContainerProcesses, container: str) -> bool:
+            try:
+                row = processes.stop(container, id, milliseconds)
+            except ProcessNotFound:
+                with self._lock:
+                    if id not in self._known:
+                        raise
+                    was_seen_to_end = vanish(self._known[id]).status is not ProcessStatus.LOST
+                    return was_seen_to_end or self._started.get(id, container) != container  # it ended with that one
+            self._note(row)
+            return row.left is Left.NOTHING
+
+        return self._repeat(stop)
 
     def remove_process(self, id: str) -> None:
         """Forget a process that has ended, with its logs; one that is forgotten already is no error.
@@ -352,7 +371,7 @@ class ProcessManager:
             self._repeat(lambda processes, container: processes.remove(container, id))
         with self._lock:
             self._known.pop(id, None)
-            self._started.discard(id)
+            self._started.pop(id, None)
 
     def __repr__(self) -> str:
         return f"ProcessManager(user_id={self.user_id!r}, session_id={self.session_id!r})"

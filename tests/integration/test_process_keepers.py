@@ -19,6 +19,7 @@ from podkit.processes import Process, ProcessStatus
 from tests.integration.conftest import OpenSession, long_config
 from tests.support.engine import Engine, container_of
 from tests.support.processes import ask_python, start_python
+from tests.support.programs import MARK
 from tests.support.waiting import eventually, within
 
 pytestmark = pytest.mark.integration
@@ -100,6 +101,88 @@ def test_one_whose_keeper_was_killed_is_lost_and_dies_with_it(open_session: Open
     session.processes.remove_process(process.id)
     with pytest.raises(ProcessNotFound):
         session.processes.get_status(process.id)
+
+
+@pytest.mark.parametrize("what", ["*", "*/control"])
+def test_one_that_is_put_out_of_reach_is_killed_as_soon_as_somebody_asks(
+    open_session: OpenSession, engine: Engine, what: str
+) -> None:
+    """Else it could make itself one that nobody can stop, and that keeps its container for ever."""
+    session = open_session()
+    process = session.processes.start_process(["sleep", MARK])
+    session.execute_command(f"rm -rf {PLACE}/{what}")
+
+    stopped = session.processes.stop_process(process.id)
+
+    assert stopped == (what != "*")  # nobody knows what a process did whose files are gone
+    assert process.status is (ProcessStatus.LOST if what == "*" else ProcessStatus.FAILED)
+    assert eventually(lambda: not [line for line in engine.processes(container_of(session)) if MARK in line])
+
+
+def test_a_record_that_says_that_it_has_ended_stops_nothing(open_session: OpenSession) -> None:
+    session = open_session()
+    process = session.processes.start_process(["sleep", "600"])
+    session.execute_command(f"printf '\\3' | dd of={PLACE}/{process.id}/record bs=1 conv=notrunc")
+
+    session.processes.get_status(process.id)
+    assert session.processes.stop_process(process.id, force=True)
+    assert not session.execute_command(f"kill -0 {process.pid}").ok
+
+
+TRACE = """
+import ctypes, os, time
+if os.fork() or os.fork():
+    os._exit(0)
+os.setsid()
+libc = ctypes.CDLL(None, use_errno=True)
+seen = set()
+while True:  # whatever runs as this user is never reaped by its parent any more
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if pid not in seen and int(pid) != os.getpid() and libc.ptrace(0x4206, int(pid), 0, 0) == 0:
+            seen.add(pid)
+            open("/tmp/traced", "a").write(pid + "\\n")
+    time.sleep(0.05)
+"""
+
+
+def test_one_that_a_stranger_traces_is_over_when_it_ends(open_session: OpenSession, engine: Engine) -> None:
+    session = open_session(long_config(container_lifetime_seconds=3))
+    process = session.processes.start_process(["sleep", "3"], user="nobody")
+    session.execute_command(["python3", "-c", TRACE], user="nobody")
+    assert eventually(lambda: str(process.pid) in session.execute_command("cat /tmp/traced").stdout.split())
+
+    assert eventually(lambda: session.processes.get_status(process.id) is ProcessStatus.FAILED)
+    assert session.processes.stop_process(process.id)
+    session._sessions.container_manager.close()
+    assert engine.wait_for_end(container_of(session)) == 0
+
+
+def test_a_process_starts_in_its_directory_as_its_own_user(open_session: OpenSession) -> None:
+    session = open_session()
+    session.execute_command("mkdir -m 700 /root/p; mkdir -m 755 /root/p/sub; echo secret > /root/p/sub/f")
+    session.execute_command("ln -s /root/p/sub /tmp/way", user="nobody")
+
+    with pytest.raises(InvalidInput, match=r"/tmp/way.*Permission denied"):
+        session.processes.start_process("cat f", user="nobody", working_dir="/tmp/way")
+
+
+def test_records_of_nonsense_spoil_only_themselves(open_session: OpenSession) -> None:
+    session = open_session()
+    good, spoilt = (session.processes.start_process(["sleep", "600"]) for _ in range(2))
+    session.execute_command(
+        f"printf '\\377%.0s' $(seq 16) | dd of={PLACE}/{spoilt.id}/record bs=1 seek=16 conv=notrunc"
+    )
+
+    assert {process.id for process in session.processes.list_processes()} == {good.id, spoilt.id}
+    assert good.status is ProcessStatus.RUNNING
+
+
+def test_one_keeper_that_is_stopped_does_not_keep_its_container(open_session: OpenSession, engine: Engine) -> None:
+    session = open_session(long_config(container_lifetime_seconds=2))
+    process = session.processes.start_process(["sleep", "1"])
+    session.execute_command(f"kill -STOP {keeper_of(session, process)}")
+
+    assert engine.wait_for_end(container_of(session)) == 0
 
 
 def test_a_keeper_that_somebody_stopped_answers_all_the_same(open_session: OpenSession) -> None:

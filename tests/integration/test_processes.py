@@ -70,7 +70,7 @@ def test_environment_directory_and_user_are_those_of_a_command(either: SessionPr
 
 def test_a_list_holds_what_every_manager_has_started(either: SessionProxy, engine: Engine) -> None:
     process = either.processes.start_process(["sleep", "600"], "mine")
-    other = ProcessManager(either._sessions.container_manager, container_of(either), "bob", "123")
+    other = ProcessManager(either._sessions.container_manager, container_of(either), either.user_id, either.session_id)
 
     [found] = [one for one in other.list_processes() if one.id == process.id]
 
@@ -376,8 +376,7 @@ def test_the_oldest_that_have_ended_are_forgotten_and_none_that_runs(
     session = open_session(long_config(image=busybox_image))
     processes = session.processes
     running = [processes.start_process(["sleep", "600"]) for _ in range(40)]
-    for _ in range(140):
-        processes.start_process(["true"])
+    ended = [processes.start_process(["true"]) for _ in range(140)]
     assert eventually(lambda: sum(process.is_running for process in processes.list_processes()) == 40)
     last = processes.start_process(["true"])
 
@@ -385,6 +384,7 @@ def test_the_oldest_that_have_ended_are_forgotten_and_none_that_runs(
 
     assert len(left) == 40 + 128
     assert {last.id, *(process.id for process in running)} <= left
+    assert {process.id for process in ended[-100:]} <= left  # it is the oldest that go
     assert processes.stop_process(running[0].id)
 
 

@@ -163,6 +163,12 @@ uint32_t count_others(void);
 /* Whether a background process runs, or something that it has started. */
 int is_anything_kept(void);
 
+/* Let the keepers of background processes look whether they can still be reached, and go on if somebody stopped them. */
+void poke_keepers(void);
+
+/* Whether anything lives that this process has started. */
+int has_living_descendants(void);
+
 /* Whether this is the keeper of a background process, also in the moment after its end. */
 int is_keeper(pid_t pid);
 #define KEEPER_NAME "podkit-keeper" /* of the keepers of background processes */

@@ -1,6 +1,6 @@
 /* What podkit asks of background processes, as `agent` built-ins; podkit/agent/processes.py is the other side.
  *
- *   process start ID NOTE USER INPUT ARGUMENT...   with the request's variables, in its directory
+ *   process start ID NOTE USER INPUT ARGUMENT...   with the request's variables, in its directory as that user
  *   process look ID | list                         a struct row each, with its ports and note
  *   process log ID 1|2 OFFSET MOST WAIT_MS         a struct piece, and the bytes
  *   process signal ID NUMBER | stop ID MS | input ID WAIT_MS | end-input ID | remove ID
@@ -29,6 +29,7 @@
 #define ANSWER_MS 2000 /* how long a keeper has to do what it is told */
 #define KILL_MS 3000   /* the same, to kill */
 #define LOOKS 50
+#define LATEST_MS 253402300799000 /* the end of the year 9999, as far as the other side goes */
 #define LOOK_MS 5
 
 enum result { DONE, NO_SUCH = 65, NO_PLACE, NOT_STARTED, NO_INPUT, STILL_RUNS, NO_ANSWER, NO_SENSE };
@@ -123,19 +124,20 @@ static int is_running(const struct process *process, const struct record *record
 /* Find out how it is; gives whether its keeper lives. */
 static int judge(int directory, const struct table *table, struct row *row, struct record *record)
 {
+    static int looks = LOOKS; /* of all processes that one call asks about */
     struct process now;
     row->state = LOST;
     row->left = UNKNOWN;
-    for (int look = 0; look < LOOKS; look++) {
+    for (;; looks--) {
         int kept;
         if (!read_record(directory, record, &kept))
             return 0;
         if (record->state >= RECORD_ENDED)
             row->state = ENDED;
-        if (record->state >= RECORD_FINISHED || (!kept && record->incarnation != incarnation()))
+        if (!kept && (record->state >= RECORD_FINISHED || record->incarnation != incarnation()))
             row->left = NOTHING;
         if (record->state >= RECORD_ENDED || !kept)
-            return kept && row->left != NOTHING;
+            return kept;
         const struct process *process = find_process(table, (pid_t)record->pid);
         if (!is_running(process, record)) /* it was looked for before */
             process = read_process((pid_t)record->pid, &now) == 0 ? &now : NULL;
@@ -144,13 +146,21 @@ static int judge(int directory, const struct table *table, struct row *row, stru
             row->left = SOMETHING;
             return 1;
         }
+        if (looks <= 0)
+            return 0;
         wake_keeper(record); /* it has ended, and its keeper has not noticed yet */
         pause_ms(LOOK_MS);
     }
-    return 0;
 }
 
-static void write_row(int directory, const char *id, struct table *table)
+/* What somebody has written into a record must not spoil the answer. */
+static int64_t a_time(int64_t milliseconds)
+{
+    return milliseconds < 0 || milliseconds > LATEST_MS ? 0 : milliseconds;
+}
+
+/* Gives whether its keeper lives. */
+static int write_row(int directory, const char *id, struct table *table)
 {
     static pid_t pids[PROCESSES_MAX];
     static char note[NOTE_MAX];
@@ -174,13 +184,14 @@ static void write_row(int directory, const char *id, struct table *table)
     row.note = (uint32_t)read_file(directory, "note", note, sizeof note);
     row.size = (uint32_t)(sizeof row + ports_size + row.note);
     row.pid = record.pid;
-    row.exit_code = record.exit_code;
-    row.began_ms = record.began_ms;
-    row.ended_ms = record.ended_ms;
+    row.exit_code = record.exit_code & 255;
+    row.began_ms = a_time(record.began_ms);
+    row.ended_ms = a_time(record.ended_ms);
     memcpy(row.id, id, ID_SIZE);
     put(&row, sizeof row);
     put(ports, ports_size);
     put(note, row.note);
+    return kept;
 }
 
 static enum result look(int directory, const char *id)
@@ -194,8 +205,10 @@ static enum result look(int directory, const char *id)
 static enum result list(void)
 {
     struct table table = {0};
-    int left = LISTED_MAX;
+    int left = LISTED_MAX, keepers = 0;
     scan(&table);
+    for (size_t i = 0; i < table.count; i++)
+        keepers += strcmp(table.rows[i].name, KEEPER_NAME) == 0;
     for (size_t i = 0; i < PLACES; i++) {
         int place = open_place(i, 0);
         DIR *entries = place < 0 ? NULL : fdopendir(place);
@@ -203,13 +216,15 @@ static enum result list(void)
             int directory = open_in(place, entry->d_name);
             if (directory < 0)
                 continue;
-            write_row(directory, entry->d_name, &table);
+            keepers -= write_row(directory, entry->d_name, &table);
             close(directory);
             left--;
         }
         if (entries)
             closedir(entries);
     }
+    if (keepers > 0) /* that are not listed: perhaps somebody has taken their directories away */
+        poke_keepers();
     return DONE;
 }
 
@@ -268,7 +283,7 @@ static enum result start(const struct request *asked, char **arguments)
     struct request request = {
         .start = {.flags = START_BOUND | (asked->start.flags & START_HOME), .variables = asked->start.variables},
         .user = arguments[2],
-        .directory = ".", /* where this runs already: it shows whether the user may be there */
+        .directory = asked->directory,
         .variables = asked->variables,
         .arguments = arguments + 4,
     };
@@ -334,8 +349,8 @@ static enum result feed(int directory, int64_t patience_ms)
     struct stat about;
     uint64_t taken = 0;
     int64_t end = now_ms() + patience_ms;
-    int fd = openat(directory, "input", O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &about) != 0 || !S_ISFIFO(about.st_mode))
+    int fd = ask_for_input(directory, ANSWER_MS);
+    if (fd < 0 || fstat(fd, &about) != 0 || !S_ISFIFO(about.st_mode) || fcntl(fd, F_SETFL, O_NONBLOCK) != 0)
         return NO_INPUT;
     for (ssize_t size, pushed; (size = read(0, buffer, sizeof buffer)) > 0; taken += (uint64_t)pushed) {
         pushed = push(fd, buffer, (size_t)size, end);
@@ -352,8 +367,6 @@ static enum result feed(int directory, int64_t patience_ms)
 
 static enum result end_input(int directory)
 {
-    if (unlinkat(directory, "input", 0) != 0) /* first: nothing can be written after the end */
-        return NO_INPUT;
     return tell_keeper(directory, ORDER_CLOSE_INPUT, 0, ANSWER_MS) ? DONE : NO_ANSWER;
 }
 
@@ -361,7 +374,11 @@ static enum result end_input(int directory)
 
 static enum result stop(int directory, const char *id, uint32_t milliseconds)
 {
-    tell_keeper(directory, ORDER_STOP, milliseconds, (int64_t)milliseconds + KILL_MS);
+    int done = tell_keeper(directory, ORDER_STOP, milliseconds, (int64_t)milliseconds + KILL_MS);
+    if (done && is_kept(directory))
+        poke_keepers(); /* somebody has taken its socket away */
+    for (int wait = 0; done && wait < KILL_MS && is_kept(directory); wait += LOOK_MS)
+        pause_ms(LOOK_MS);
     return look(directory, id);
 }
 
@@ -416,8 +433,10 @@ static enum result act(const struct request *request)
     if (strcmp(verb, "start") == 0)
         return count > 5 ? start(request, arguments + 1) : NO_SENSE;
     int directory = find(id, &place);
-    if (directory < 0)
+    if (directory < 0) {
+        poke_keepers(); /* it may run all the same */
         return NO_SUCH;
+    }
     if (strcmp(verb, "look") == 0)
         return look(directory, id);
     if (strcmp(verb, "log") == 0)

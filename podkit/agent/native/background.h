@@ -7,7 +7,6 @@
  *   record     struct record, written in place: a full disk cannot keep its end from being written; locked as long as
  *              its keeper lives, however that ends
  *   control    the socket of its keeper
- *   input      a FIFO, where the process got one to read
  *   1.* 2.*    what it printed
  */
 #ifndef PODKIT_BACKGROUND_H
@@ -35,14 +34,15 @@ struct record {
 
 /* What a keeper is told, and sends back once it is done; a STOP is answered by the end of the connection. */
 struct order {
-    enum { ORDER_SIGNAL = 1, ORDER_CLOSE_INPUT, ORDER_STOP } kind;
+    enum { ORDER_SIGNAL = 1, ORDER_CLOSE_INPUT, ORDER_GIVE_INPUT, ORDER_STOP } kind;
     uint32_t value; /* the signal, or how many milliseconds the process has before it is killed */
 };
 
 /* What a keeper begins with; -1 for what there is not. */
 struct keeper {
+    const char *id;
     int directory, record, control;
-    int input[2]; /* the FIFO's ends */
+    int input[2]; /* a pipe */
     int report;   /* where it says how the start went: a struct report */
 };
 
@@ -84,6 +84,9 @@ void wake_keeper(const struct record *found);
 
 /* Wait until the keeper has done what it is told, or, after a STOP, until it has ended; whether that was in time. */
 int tell_keeper(int directory, int kind, uint32_t value, int64_t patience_ms);
+
+/* Get the end of its input that takes data, without waiting; -1 where it has none or does not answer in time. */
+int ask_for_input(int directory, int64_t patience_ms);
 
 /* A stream of what a process prints: its pipe, which is always drained, and the file that it goes to. */
 struct log {

@@ -13,11 +13,14 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define KILL_MS 1000
+#define STOPS_MAX 64
+#define DEAF_MS 5000 /* how often it looks by itself where no pipe tells it of an end */
 #define PIPE_MOST (1u << 20) /* what a pipe can hold */
 
 static struct keeper self;
@@ -26,10 +29,14 @@ static struct log logs[2];
 static pid_t command;
 static int command_status, command_ended;
 static int64_t kill_at; /* 0: nobody has asked for its end */
+static int stops;       /* how many ask for it */
+
+static volatile sig_atomic_t was_poked;
 
 static void on_signal(int number)
 {
     (void)number;
+    was_poked = 1;
 }
 
 static int64_t wall_ms(void)
@@ -60,6 +67,48 @@ static void stop(uint32_t milliseconds)
         kill_at = end;
 }
 
+/* Whether somebody has taken its directory away, or the socket in it: nobody could find or stop it any more. */
+static int is_out_of_reach(void)
+{
+    struct stat own, found;
+    int is_there = fstat(self.directory, &own) != 0; /* which cannot be */
+    for (size_t i = 0; i < PLACES && !is_there; i++) {
+        int place = open_place(i, 0), directory = place < 0 ? -1 : open_in(place, self.id);
+        is_there = directory >= 0 && fstat(directory, &found) == 0 && found.st_ino == own.st_ino &&
+                   found.st_dev == own.st_dev && fstatat(directory, "control", &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+                   S_ISSOCK(found.st_mode);
+        if (directory >= 0)
+            close(directory);
+        if (place >= 0)
+            close(place);
+    }
+    return !is_there;
+}
+
+/* Room for one open file beside a message. */
+union passed {
+    char room[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+};
+
+/* Say that an order was obeyed, with an open file where there is one to give. */
+static void answer(int client, struct order *order, int fd)
+{
+    union passed passed = {0};
+    struct iovec data = {order, sizeof *order};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = passed.room;
+        message.msg_controllen = sizeof passed.room;
+        struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN(sizeof fd);
+        memcpy(CMSG_DATA(head), &fd, sizeof fd);
+    }
+    sendmsg(client, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void obey(void)
 {
     struct order order;
@@ -69,7 +118,7 @@ static void obey(void)
         return;
     setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (recv(client, &order, sizeof order, 0) == (ssize_t)sizeof order) {
-        if (order.kind == ORDER_STOP) {
+        if (order.kind == ORDER_STOP && stops++ < STOPS_MAX) {
             stop(order.value);
             return; /* the connection ends with this process */
         }
@@ -79,7 +128,7 @@ static void obey(void)
             close(self.input[1]);
             self.input[1] = -1;
         }
-        send(client, &order, sizeof order, MSG_NOSIGNAL | MSG_DONTWAIT);
+        answer(client, &order, order.kind == ORDER_GIVE_INPUT && !command_ended ? self.input[1] : -1);
     }
     close(client);
 }
@@ -164,10 +213,16 @@ static void look_around(const sigset_t *open_mask)
         {.fd = logs[0].pipe, .events = POLLIN},
         {.fd = logs[1].pipe, .events = POLLIN},
     };
-    int64_t left = kill_at ? kill_at - now_ms() : 0;
+    int is_deaf = logs[0].pipe < 0 && logs[1].pipe < 0;
+    int64_t left = kill_at ? kill_at - now_ms() : DEAF_MS;
     left = left < 0 ? 0 : left;
     struct timespec wait = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
-    if (ppoll(ready, 3, kill_at ? &wait : NULL, open_mask) <= 0)
+    int count = ppoll(ready, 3, kill_at || is_deaf ? &wait : NULL, open_mask);
+    if (count < 0 && errno == EINVAL) { /* somebody has lowered the limit of its open files */
+        struct timespec pause = {.tv_nsec = 20000000};
+        ppoll(NULL, 0, &pause, open_mask);
+    }
+    if (count <= 0)
         return;
     if (ready[0].revents)
         obey();
@@ -194,20 +249,27 @@ _Noreturn void keep(const struct request *request, const struct keeper *own, str
     while (reap()) {
         if (command_ended && record->state == RECORD_BEGUN)
             note_end();
+        if (was_poked && !kill_at && is_out_of_reach())
+            kill_at = now_ms();
+        was_poked = 0;
         if (kill_at && kill_at <= now_ms()) {
             if (kill_descendants(KILL_MS, reap))
                 break;
             kill_at = now_ms() + KILL_MS; /* and again */
         }
+        /* one that somebody else traces cannot be reaped: then nothing tells of its end but its pipes */
+        if (logs[0].pipe < 0 && logs[1].pipe < 0 && !has_living_descendants() && reap())
+            break;
         look_around(&all_but_child);
     }
+    if (!command_ended)
+        command_status = SIGKILL;
     if (record->state == RECORD_BEGUN)
         note_end();
     for (int i = 0; i < 2; i++)
         drain_log(&logs[i], PIPE_MOST);
     save(RECORD_FINISHED); /* before the lock is gone: else it would seem to have been killed */
     unlinkat(self.directory, "control", 0);
-    unlinkat(self.directory, "input", 0);
     _exit(0);
 }
 
@@ -258,24 +320,53 @@ int is_kept(int directory)
 
 void wake_keeper(const struct record *found)
 {
-    if (found->keeper > 1)
+    if (is_keeper((pid_t)found->keeper))
         kill((pid_t)found->keeper, SIGCONT);
 }
 
-int tell_keeper(int directory, int kind, uint32_t value, int64_t patience_ms)
+/* Send an order and wait for what comes of it; gives the connection, -1 where nobody is left, -2 where nobody answers. */
+static int order_keeper(int directory, int kind, uint32_t value, int64_t patience_ms)
 {
     struct order order = {.kind = kind, .value = value};
     struct record found;
     int kept, fd = connect_keeper(directory);
     if (fd == -1)
-        return 1; /* nobody is left to be told, and nothing to be done */
+        return -1;
     if (read_record(directory, &found, &kept))
         wake_keeper(&found);
-    struct pollfd answer = {.fd = fd, .events = POLLIN};
+    struct pollfd answered = {.fd = fd, .events = POLLIN};
     int patience = patience_ms > 1 << 30 ? 1 << 30 : (int)patience_ms;
-    int done = fd >= 0 && send(fd, &order, sizeof order, MSG_NOSIGNAL) == (ssize_t)sizeof order &&
-               poll(&answer, 1, patience) > 0;
+    if (fd >= 0 && send(fd, &order, sizeof order, MSG_NOSIGNAL) == (ssize_t)sizeof order &&
+        poll(&answered, 1, patience) > 0)
+        return fd;
     if (fd >= 0)
         close(fd);
-    return done;
+    return -2;
+}
+
+int tell_keeper(int directory, int kind, uint32_t value, int64_t patience_ms)
+{
+    int fd = order_keeper(directory, kind, value, patience_ms);
+    if (fd >= 0)
+        close(fd);
+    return fd != -2;
+}
+
+int ask_for_input(int directory, int64_t patience_ms)
+{
+    struct order order;
+    union passed passed;
+    struct iovec data = {&order, sizeof order};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = passed.room, .msg_controllen = sizeof passed.room};
+    int fd = order_keeper(directory, ORDER_GIVE_INPUT, 0, patience_ms), input = -1;
+    if (fd < 0)
+        return -1;
+    if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC) == (ssize_t)sizeof order) {
+        struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+        if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS &&
+            head->cmsg_len == CMSG_LEN(sizeof input))
+            memcpy(&input, CMSG_DATA(head), sizeof input);
+    }
+    close(fd);
+    return input;
 }

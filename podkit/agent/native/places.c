@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define ROOM_MS 200
 #define KEPT 128 /* how many that have ended are remembered before the oldest of them is forgotten */
 
 static const char *const places[PLACES] = {
@@ -81,6 +82,11 @@ int forget(int place, const char *name)
     return unlinkat(place, name, AT_REMOVEDIR);
 }
 
+static int is_before(const struct timespec *one, const struct timespec *other)
+{
+    return one->tv_sec < other->tv_sec || (one->tv_sec == other->tv_sec && one->tv_nsec < other->tv_nsec);
+}
+
 /* Find the process that has ended first, where KEPT or more that have ended are remembered. */
 static void find_oldest(int place, char oldest[ID_SIZE + 1])
 {
@@ -100,7 +106,7 @@ static void find_oldest(int place, char oldest[ID_SIZE + 1])
         /* a keeper changes its directory when it ends */
         if (!is_kept(directory) && fstat(directory, &about) == 0) {
             ended++;
-            if (!*oldest || about.st_mtim.tv_sec < best.st_mtim.tv_sec) {
+            if (!*oldest || is_before(&about.st_mtim, &best.st_mtim)) {
                 best = about;
                 strcpy(oldest, entry->d_name);
             }
@@ -116,9 +122,10 @@ static void find_oldest(int place, char oldest[ID_SIZE + 1])
 void make_room(int place)
 {
     char oldest[ID_SIZE + 1];
+    int64_t end = now_ms() + ROOM_MS; /* somebody may have made thousands */
     do
         find_oldest(place, oldest);
-    while (*oldest && forget(place, oldest) == 0);
+    while (*oldest && forget(place, oldest) == 0 && now_ms() < end);
 }
 
 static int write_file(int directory, const char *name, const void *data, size_t size)
@@ -131,17 +138,10 @@ static int write_file(int directory, const char *name, const void *data, size_t 
     return fd;
 }
 
-static int make_input(int directory, int ends[2])
+/* A pipe, and no FIFO with a name: who opens /dev/stdin of that anew waits for ever once nobody has it open to write. */
+static int make_input(int ends[2])
 {
-    if (mkfifoat(directory, "input", 0600) != 0)
-        return -1;
-    /* opened for both first, so that neither end waits for the other */
-    int both = openat(directory, "input", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    ends[0] = both < 0 ? -1 : openat(directory, "input", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    ends[1] = both < 0 ? -1 : openat(directory, "input", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (both >= 0)
-        close(both);
-    return ends[0] < 0 || ends[1] < 0 ? -1 : 0;
+    return pipe2(ends, O_CLOEXEC) == 0 && fcntl(ends[1], F_SETFL, O_NONBLOCK) == 0 ? 0 : -1;
 }
 
 static int make_control(int directory)
@@ -160,7 +160,7 @@ int make_state(int place, const char *id, const char *note, int with_input, cons
 {
     char unfinished[ID_SIZE + 2]; /* no id: nobody sees it before it is whole, and its record locked */
     snprintf(unfinished, sizeof unfinished, "+%s", id);
-    *own = (struct keeper){.directory = -1, .record = -1, .control = -1, .input = {-1, -1}, .report = -1};
+    *own = (struct keeper){.id = id, .directory = -1, .record = -1, .control = -1, .input = {-1, -1}, .report = -1};
     if (mkdirat(place, unfinished, 0700) != 0)
         return -1;
     own->directory = open_directory(place, unfinished);
@@ -170,7 +170,7 @@ int make_state(int place, const char *id, const char *note, int with_input, cons
     if (written >= 0 && (own->record = write_file(own->directory, "record", record, sizeof *record)) >= 0 &&
         flock(own->record, LOCK_EX | LOCK_NB) == 0 &&
         (own->control = make_control(own->directory)) >= 0 &&
-        (!with_input || make_input(own->directory, own->input) == 0) &&
+        (!with_input || make_input(own->input) == 0) &&
         renameat(place, unfinished, place, id) == 0)
         return 0;
     int error = errno, opened[] = {own->directory, own->record, own->control, own->input[0], own->input[1]};

@@ -20,6 +20,7 @@
 
 #define LISTENERS_MAX 1024
 #define SOCKETS_MAX 4096 /* of one process */
+#define LOOK_MS 500
 #define OWNER_MS 500 /* how long a process that looks as another user may take */
 #define LISTENING "0A"
 
@@ -28,11 +29,23 @@ static struct listener {
     uint16_t port;
 } listeners[LISTENERS_MAX];
 static size_t listener_count;
+static int too_many; /* listeners, so that some are not known */
 
 static void note_listener(unsigned long long inode, uint16_t port)
 {
     if (listener_count < LISTENERS_MAX)
         listeners[listener_count++] = (struct listener){inode, port};
+    else
+        too_many = 1;
+}
+
+/* Whether there is no time left to look at processes, of all that one call asks about. */
+static int is_late(void)
+{
+    static int64_t end;
+    if (!end)
+        end = now_ms() + LOOK_MS;
+    return now_ms() > end;
 }
 
 /* Ask the kernel for the sockets of a family that listen; whether it has answered. */
@@ -117,11 +130,11 @@ static int look_at(pid_t pid, unsigned long long *inodes, size_t room)
     if (!entries)
         return errno == ENOENT || errno == ESRCH ? 0 : -1;
     int may = 1;
-    for (struct dirent *entry; (entry = readdir(entries));) {
+    for (struct dirent *entry; may && (entry = readdir(entries));) {
         ssize_t size = readlinkat(dirfd(entries), entry->d_name, link, sizeof link - 1);
-        may = may && (size >= 0 || errno != EACCES);
+        may = (size >= 0 || errno != EACCES) && count < room && !is_late();
         link[size > 0 ? size : 0] = '\0';
-        if (strncmp(link, "socket:[", 8) == 0 && count < room)
+        if (strncmp(link, "socket:[", 8) == 0)
             inodes[count++] = strtoull(link + 8, NULL, 10);
     }
     closedir(entries);
@@ -144,11 +157,12 @@ static int look_as_owner(pid_t pid, const struct stat *owner, unsigned long long
     }
     close(ends[1]);
     struct pollfd answer = {.fd = ends[0], .events = POLLIN};
-    if (child > 0 && poll(&answer, 1, OWNER_MS) == 0)
-        kill(child, SIGKILL); /* another process of that user has stopped it */
     size_t size = 0;
-    for (ssize_t got; (got = read(ends[0], (char *)inodes + size, room * sizeof *inodes - size)) > 0; size += (size_t)got)
-        ;
+    for (ssize_t got = 1; got > 0; size += got > 0 ? (size_t)got : 0) {
+        if (child > 0 && poll(&answer, 1, OWNER_MS) == 0)
+            kill(child, SIGKILL); /* another process of that user has stopped it */
+        got = read(ends[0], (char *)inodes + size, room * sizeof *inodes - size);
+    }
     close(ends[0]);
     if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
         return -1;
@@ -169,7 +183,7 @@ int find_ports(const pid_t *pids, size_t count, uint16_t *ports, size_t room)
             continue;
         int sockets = owner.st_uid == geteuid() ? look_at(pids[i], inodes, SOCKETS_MAX)
                                                 : look_as_owner(pids[i], &owner, inodes, SOCKETS_MAX);
-        if (sockets < 0)
+        if (sockets < 0 || too_many || is_late())
             return -1;
         for (int j = 0; j < sockets; j++)
             for (size_t k = 0; k < listener_count; k++)

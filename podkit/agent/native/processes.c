@@ -261,7 +261,7 @@ int kill_descendants(int milliseconds, int (*reap)(void))
     }
     free(table.rows);
     free(stopped.list);
-    return !left;
+    return !left || !has_living_descendants();
 }
 
 void signal_descendants(int number)
@@ -302,7 +302,7 @@ static int is_supervisor(const struct table *table, const struct process *proces
 }
 
 /* Anybody may take the name, but only a part of the agent has no mark. */
-static int keeps(const struct process *process)
+static int has_name_of_keeper(const struct process *process)
 {
     return strcmp(process->name, KEEPER_NAME) == 0 && is_unmarked(process->pid);
 }
@@ -310,7 +310,45 @@ static int keeps(const struct process *process)
 int is_keeper(pid_t pid)
 {
     struct process process;
-    return read_process(pid, &process) == 0 && keeps(&process);
+    return pid > 1 && read_process(pid, &process) == 0 && has_name_of_keeper(&process);
+}
+
+/* Whether a process lives that has this one as ancestor. What is dead and cannot be reaped does not count. */
+static int has_living(struct table *table, pid_t ancestor)
+{
+    for (size_t i = 0; i < table->count; i++)
+        if (!strchr("ZXx", table->rows[i].state) && is_descendant(table, &table->rows[i], ancestor))
+            return 1;
+    return 0;
+}
+
+int has_living_descendants(void)
+{
+    struct table table = {0};
+    int found = scan(&table) != 0 || has_living(&table, getpid());
+    free(table.rows);
+    return found;
+}
+
+/* A keeper that has nothing left is about to end: so it is, once one that somebody has stopped goes on. */
+static int keeps(struct table *table, const struct process *process)
+{
+    if (strchr("ZXx", process->state) || !has_name_of_keeper(process))
+        return 0;
+    kill(process->pid, SIGCONT);
+    return has_living(table, process->pid);
+}
+
+void poke_keepers(void)
+{
+    struct table table = {0};
+    if (scan(&table) == 0)
+        for (size_t i = 0; i < table.count; i++)
+            if (has_name_of_keeper(&table.rows[i])) {
+                kill(table.rows[i].pid, SIGCONT);
+                kill(table.rows[i].pid, SIGCHLD);
+            }
+    free(table.rows);
 }
 
 uint32_t count_others(void)
@@ -321,7 +359,7 @@ uint32_t count_others(void)
         for (size_t i = 0; i < table.count; i++) {
             struct process *process = &table.rows[i];
             int is_command = is_supervisor(&table, process) && process->parent != getpid();
-            count += is_command || (process->state != 'Z' && keeps(process));
+            count += is_command || keeps(&table, process);
         }
     free(table.rows);
     return count;
@@ -331,9 +369,10 @@ int is_anything_kept(void)
 {
     struct table table = {0};
     int found = 0;
+    poke_keepers(); /* one whose directory was taken away ends what it keeps */
     if (scan(&table) == 0)
         for (size_t i = 0; i < table.count && !found; i++)
-            found = table.rows[i].state != 'Z' && keeps(&table.rows[i]);
+            found = keeps(&table, &table.rows[i]);
     free(table.rows);
     return found;
 }

@@ -46,6 +46,9 @@ BAD_CALLS: dict[str, Any] = {
     "log: far": lambda processes: processes.read_log(ID, offset=1 << 70),
     "log: size": lambda processes: processes.read_log(ID, max_bytes=-1),
     "follow: at the call": lambda processes: processes.follow_log(ID, "output"),
+    "start: no environment": lambda processes: processes.start_process("ls", environment=[]),
+    "start: no program": lambda processes: processes.start_process(["", "a"]),
+    "stop: force": lambda processes: processes.stop_process(ID, force="no"),
     "stop: no id": lambda processes: processes.stop_process("x"),
     "stop: before": lambda processes: processes.stop_process(ID, timeout=-1),
     "stop: never": lambda processes: processes.stop_process(ID, timeout=float("inf")),
@@ -224,7 +227,7 @@ def test_an_unknown_id_is_an_error_that_names_it(processes: ProcessManager) -> N
         processes.get_status(ID)
 
 
-def test_one_that_a_new_container_does_not_know_is_lost_unless_it_was_seen_to_end(
+def test_one_that_the_container_does_not_know_is_lost_unless_it_was_seen_to_end(
     processes: ProcessManager, inside: FakeProcesses
 ) -> None:
     running, ended = processes.start_process(["x"]), processes.start_process(["y"])
@@ -234,7 +237,8 @@ def test_one_that_a_new_container_does_not_know_is_lost_unless_it_was_seen_to_en
 
     assert processes.get_status(running.id) == "lost"
     assert processes.get_status(ended.id) == "stopped"
-    assert processes.stop_process(running.id)  # nothing of it runs
+    assert not processes.stop_process(running.id)  # the container is the same: who knows
+    assert processes.stop_process(ended.id)
     assert running.exit_code is None
 
 

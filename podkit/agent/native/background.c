@@ -141,13 +141,12 @@ static int judge(int directory, const struct table *table, struct row *row, stru
         const struct process *process = find_process(table, (pid_t)record->pid);
         if (!is_running(process, record)) /* it was looked for before */
             process = read_process((pid_t)record->pid, &now) == 0 ? &now : NULL;
-        if (record->pid == 0 || is_running(process, record)) {
-            row->state = record->pid && strchr("Tt", process->state) ? PAUSED : RUNNING;
+        int runs = is_running(process, record);
+        if (runs || record->pid == 0 || looks <= 0) { /* its keeper lives: it will say how it ended */
+            row->state = runs && strchr("Tt", process->state) ? PAUSED : RUNNING;
             row->left = SOMETHING;
             return 1;
         }
-        if (looks <= 0)
-            return 0;
         wake_keeper(record); /* it has ended, and its keeper has not noticed yet */
         pause_ms(LOOK_MS);
     }

@@ -147,9 +147,11 @@ while True:  # whatever runs as this user is never reaped by its parent any more
 
 def test_one_that_a_stranger_traces_is_over_when_it_ends(open_session: OpenSession, engine: Engine) -> None:
     session = open_session(long_config(container_lifetime_seconds=3))
-    process = session.processes.start_process(["sleep", "3"], user="nobody")
+    waits = "import os, time\nwhile not os.path.exists('/tmp/go'): time.sleep(0.05)"  # a child would be traced as well
+    process = session.processes.start_process(["python3", "-c", waits], user="nobody")
     session.execute_command(["python3", "-c", TRACE], user="nobody")
     assert eventually(lambda: str(process.pid) in session.execute_command("cat /tmp/traced").stdout.split())
+    session.execute_command("touch /tmp/go")
 
     assert eventually(lambda: session.processes.get_status(process.id) is ProcessStatus.FAILED)
     assert session.processes.stop_process(process.id)

@@ -41,8 +41,8 @@ def pull(server: EngineServer, backend: DockerBackend, *script: Step, deadline: 
     told: list[str] = []
 
     def answer(connection: socket.socket) -> None:
-        connection.sendall(MISSING)
         server.answers["POST /containers/create"] = [reply(201, {"Id": ID})]
+        connection.sendall(MISSING)
 
     server.answers |= {"POST /containers/create": [answer], PULL: list(script)}
     backend.create_workload(make_spec(), pulling=told.append, deadline=deadline)

@@ -515,28 +515,43 @@ def _raise(error: PodkitError, cause: Exception | None = None) -> NoReturn:
 
 
 def _not_started(request: CommandRequest, failure: int, error: int, outcome: Outcome) -> None:
-    why = os.strerror(error) if error <= _ERRNO_MAX else f"error {error}"
+    if failure == Failure.NO_PROGRAM and error != errno.E2BIG:
+        outcome.exit_code, why = why_no_program(request.argv[0], error)
+        outcome.stderr.feed(f"podkit: {why}\n".encode(errors="replace"))
+        return
+    raise why_not_started(request, failure, error)
+
+
+def why_no_program(program: str, error: int) -> tuple[int, str]:
+    """Return the exit code and the reason of a program that cannot be run, as a shell reports it."""
+    code = _NOT_FOUND if error in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
+    return code, f"cannot run {program!r}: {_reason(error)}"
+
+
+def _reason(error: int) -> str:
+    return os.strerror(error) if error <= _ERRNO_MAX else f"error {error}"
+
+
+def why_not_started(request: CommandRequest, failure: int, error: int) -> PodkitError:
+    """Return the error of a command that was not started, for another reason than its program."""
+    why = _reason(error)
     if failure == Failure.NO_USER:
-        raise refused_user(request.user) if error == errno.ENOENT else refused_user(request.user, why)
+        return refused_user(request.user) if error == errno.ENOENT else refused_user(request.user, why)
     if failure == Failure.NO_DIRECTORY and request.working_dir is None:
-        raise ContainerError(
+        return ContainerError(
             f"the container's working_dir cannot be entered: {why}; a command has put something else there: "
             "name another working_dir, or close the session"
         )
     if failure == Failure.NO_DIRECTORY:
         cure = "; make it first" if error == errno.ENOENT else ": name another one"
-        raise InvalidInput(f"the command cannot run in working_dir {request.working_dir!r}: {why}{cure}")
-    if failure == Failure.NO_PROGRAM and error == errno.E2BIG:
-        raise InvalidInput("the command and its environment are too long for the container's kernel: use a file")
+        return InvalidInput(f"the command cannot run in working_dir {request.working_dir!r}: {why}{cure}")
     if failure == Failure.NO_PROGRAM:
-        outcome.exit_code = _NOT_FOUND if error in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
-        outcome.stderr.feed(f"podkit: cannot run {request.argv[0]!r}: {why}\n".encode(errors="replace"))
-        return
+        return InvalidInput("the command and its environment are too long for the container's kernel: use a file")
     if failure == Failure.NO_AGENT:
-        raise ContainerNotRunning(
+        return ContainerNotRunning(
             f"podkit's agent can start nothing any more and was given up ({why}): a command has lowered its resource "
             "limits; nothing was run, and the next command gets another agent"
         )
     if error in (errno.EMFILE, errno.ENFILE):
-        raise ContainerError(f"no process could be made for the command ({why}): run fewer of them at once")
-    raise ContainerError(f"no process could be made for the command ({why}): see pids_limit and memory_limit")
+        return ContainerError(f"no process could be made for the command ({why}): run fewer of them at once")
+    return ContainerError(f"no process could be made for the command ({why}): see pids_limit and memory_limit")

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NoReturn
 
-from podkit.agent.commands import CommandRequest, Outcome, refused_user
+from podkit.agent.commands import CommandRequest, Outcome
+from podkit.agent.execution import why_no_program, why_not_started
 from podkit.agent.protocol import Failure
 from podkit.agent.runner import Runner, latest
 from podkit.errors import ContainerError, InvalidInput, ProcessFailedToStart, ProcessNotFound
@@ -39,7 +40,6 @@ _ROW_MAX_BYTES = _ROW.size + _PORTS_MAX * 2 + NOTE_MAX_BYTES
 _UNKNOWN = 0xFFFF_FFFF
 _OFFSET_MAX = (1 << 63) - 1
 _LATEST_MS = 253_402_300_799_000  # the end of the year 9999, as far as Python goes
-_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
 class _Result(IntEnum):
@@ -350,21 +350,14 @@ def _why(data: bytes) -> tuple[int, int]:
 
 def _not_started(command: CommandRequest, data: bytes) -> NoReturn:
     failure, error = _why(data)
-    why = os.strerror(error)
     if failure == Failure.NO_USER and error == errno.EPERM:
         raise InvalidInput(
             f"the process cannot run as user {command.user!r}: the container's own user is not root, and becomes no "
             "other; name no user, or make the session with that one"
         )
-    if failure == Failure.NO_USER:
-        raise refused_user(command.user) if error == errno.ENOENT else refused_user(command.user, why)
-    if failure == Failure.NO_DIRECTORY:
-        directory = command.working_dir
-        where = "the container's working directory" if directory is None else f"working_dir {directory!r}"
-        raise InvalidInput(f"the process cannot run in {where}: {why}")
-    if failure == Failure.NO_PROGRAM and error == errno.E2BIG:
-        raise InvalidInput("the command and its environment are too long for the container's kernel: use a file")
-    if failure == Failure.NO_PROGRAM:
-        code = _NOT_FOUND if error in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
-        raise ProcessFailedToStart(f"cannot run {command.argv[0]!r}: {why}", exit_code=code)
-    raise ContainerError(f"no process could be made ({why}): see pids_limit and memory_limit")
+    if failure == Failure.NO_DIRECTORY and command.working_dir is None:
+        raise InvalidInput(f"the process cannot run in the container's working directory: {os.strerror(error)}")
+    if failure == Failure.NO_PROGRAM and error != errno.E2BIG:
+        code, why = why_no_program(command.argv[0], error)
+        raise ProcessFailedToStart(why, exit_code=code)
+    raise why_not_started(command, failure, error)

@@ -104,17 +104,19 @@ def check_absolute_path(value: object, what: str, *, example: str = "/workspace"
     if not text.startswith("/"):
         advice = posixpath.normpath(posixpath.join(example, text))
         raise InvalidInput(f"{what}={shown(text)} is relative: pass an absolute path, such as '{advice}'")
-    if ".." in text.split("/"):
-        raise InvalidInput(f"{what}={shown(text)} contains '..': write the path without it")
-    return "/" + posixpath.normpath(text).lstrip("/")
+    return _normalised(text, what)
 
 
 def check_working_dir(value: object) -> str:
     """Accept the directory of a command: absolute, or below the container's; without `..`, and return it normalised."""
-    text = check_path_text(value, "working_dir")
+    return _normalised(check_path_text(value, "working_dir"), "working_dir")
+
+
+def _normalised(text: str, what: str) -> str:
     if ".." in text.split("/"):
-        raise InvalidInput(f"working_dir={shown(text)} contains '..': write the path without it")
-    return posixpath.normpath("/" + text.lstrip("/") if text.startswith("/") else text)
+        raise InvalidInput(f"{what}={shown(text)} contains '..': write the path without it")
+    path = posixpath.normpath(text)
+    return "/" + path.lstrip("/") if text.startswith("/") else path
 
 
 def check_environment(value: Mapping[str, object], what: str = "environment") -> dict[str, str]:

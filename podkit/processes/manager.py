@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from typing import Literal, Protocol, Self, TypeVar, get_args
 
@@ -211,9 +211,9 @@ class ProcessManager:
         with self._lock:
             before = set(self._known)
         found = [self._note(row) for row in self._repeat(lambda processes, container: processes.look_at_all(container))]
-        ids: Collection[str] = {process.id for process in found}
+        ids = {process.id for process in found}
         with self._lock:
-            for id in before - set(ids):
+            for id in before - ids:
                 if id in self._started and id in self._known:
                     vanish(self._known[id])
                 else:  # whoever may write there may name as many as they like

@@ -11,22 +11,25 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.backends._registry import close_backends, default_backend
 from podkit.backends.base import Backend
 from podkit.core import _checks
+from podkit.core import _late as models
 from podkit.core._checks import CommandLike, StrPath
 from podkit.core.command import Command
 from podkit.core.files import SessionFiles
 from podkit.core.isolation import Isolation
 from podkit.core.manager import SimpleContainerManager
-from podkit.core.models import ContainerConfig, ProcessResult, Session, check_config
 from podkit.core.session import BaseSessionManager
 from podkit.errors import InvalidInput, SessionNotFound
 from podkit.processes.manager import ProcessManager
 from podkit.utils.paths import resolve_container_path
+
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig, ProcessResult, Session
 
 DEFAULT_PREFIX = "podkit"
 _LONGEST_RUN_SECONDS = 86_400  # of `run_in_docker` without a timeout
@@ -271,7 +274,7 @@ def get_docker_session(
     _checks.check_id(user_id, "user_id")
     _checks.check_id(session_id, "session_id")
     if config is not None:
-        config = check_config(config).checked_copy()
+        config = models.check_config(config).checked_copy()
     sessions = _session_manager(workspace, workspace_host)
     sessions.create_session(user_id, session_id, config)
     return SessionProxy(sessions, user_id, session_id)
@@ -321,7 +324,7 @@ def run_in_docker(
     for path, content in (files or {}).items():
         resolve_container_path(path)
         _checks.check_content(content, f"files[{path!r}]")
-    config = ContainerConfig() if image is None else ContainerConfig(image=image)
+    config = models.ContainerConfig() if image is None else models.ContainerConfig(image=image)
     if working_dir is not None:
         config.working_dir = os.fspath(working_dir)
     with _session_for_one_run(config, command_timeout) as session:

@@ -324,6 +324,21 @@ def test_importing_loads_no_engines_sdk_starts_no_thread_and_says_nothing(module
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pydantic_is_loaded_by_the_first_model_and_not_before(tmp_path: Path) -> None:
+    code = """
+import sys
+from podkit import SessionProxy
+from podkit.backends.docker import DockerBackend
+from podkit.core.manager import SimpleContainerManager
+from podkit.core.session import BaseSessionManager
+SessionProxy(BaseSessionManager(SimpleContainerManager(DockerBackend(), "podkit", None)), "bob", "123")
+before = "pydantic" in sys.modules
+from podkit.core.models import ContainerConfig
+print(before, "pydantic" in sys.modules)
+"""
+    assert run_python(code, tmp_path).split() == ["False", "True"]
+
+
 def test_the_sdk_is_loaded_by_the_one_module_that_uses_it(tmp_path: Path) -> None:
     assert "docker" in json.loads(run_python(IMPORT.format(module="podkit.backends._docker_sdk"), tmp_path))[0]
 

@@ -13,7 +13,7 @@ from podkit.agent.execution import Execution, Place, Silence
 from podkit.agent.links import Link, Links
 from podkit.agent.runner import GRACE_SECONDS, Restarts, ended, latest, needs_agent
 from podkit.backends.base import Backend, Deadline, NotStarted, WorkloadInfo
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 from podkit.errors import (
     CommandInterrupted,
     ContainerNotFound,

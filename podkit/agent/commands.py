@@ -7,11 +7,18 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from podkit.core import _checks
+from podkit.core import _late as models
 from podkit.core._checks import CommandLike, StrPath
-from podkit.core.models import TIMEOUT_EXIT_CODE, ProcessResult, check_user
 from podkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from podkit.core.models import ProcessResult
+
+TIMEOUT_EXIT_CODE = 124
+"""The exit code of a command that was over its time, as of coreutils' `timeout`."""
 
 MAX_OUTPUT_BYTES = 10 << 20
 """How much of each stream is kept where the caller sets no limit."""
@@ -77,7 +84,7 @@ class CommandRequest:
             working_dir=None if working_dir is None else _checks.check_working_dir(working_dir),
             environment={} if environment is None else _checks.check_environment(environment),
             timeout=_checks.check_timeout(timeout),
-            user=None if user is None else check_user(user),
+            user=None if user is None else _checks.check_user(user),
             input=None if input is None else _checks.check_content(input, "input"),
             max_output_bytes=kept,
             on_stdout=on_stdout,
@@ -168,7 +175,7 @@ class Outcome:
             newline = "\n" if stderr and not stderr.endswith("\n") else ""
             stderr += f"{newline}podkit: the command timed out after {timeout:g} s\n"
             exit_code = TIMEOUT_EXIT_CODE
-        return ProcessResult(
+        return models.ProcessResult(
             exit_code=-1 if exit_code is None else exit_code,
             stdout=self.stdout.text,
             stderr=stderr,

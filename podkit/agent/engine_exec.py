@@ -17,7 +17,7 @@ from podkit.agent.commands import CommandRequest, Outcome, OutputBuffer
 from podkit.agent.execution import Execution
 from podkit.agent.runner import GRACE_SECONDS, Restarts, ended, latest, needs_agent, running
 from podkit.backends.base import Backend, Chunk, Deadline, ExecSpec, ExecStream, NotStarted, Stream, WorkloadInfo
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 from podkit.errors import (
     CommandInterrupted,
     ContainerError,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from podkit.agent.commands import CommandRequest, Outcome
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 from podkit.errors import ContainerNotRunning, NotSupported
 
 if TYPE_CHECKING:

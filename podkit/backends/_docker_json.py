@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from podkit.backends.base import ExecSpec, MountSpec, WorkloadInfo, WorkloadRow, WorkloadSpec
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
 _NO_LOG = {"Type": "none", "Config": {}}

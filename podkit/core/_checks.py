@@ -13,6 +13,7 @@ from podkit.errors import InvalidInput
 ID_MAX_BYTES = 1024
 PATH_MAX_BYTES = 4096
 PREFIX_MAX_LENGTH = 40
+_UID_MAXIMUM = (1 << 31) - 1  # engines refuse more, and only once the command is to start
 _STRING_MAX_BYTES = (128 << 10) - 1  # what Linux takes for one argument or variable (MAX_ARG_STRLEN), less its end
 
 _MESSAGE_LONGEST = 2000  # characters of what comes from inside
@@ -244,3 +245,15 @@ def memory_bytes(value: str | int) -> int:
     if size < _MEMORY_MINIMUM:
         raise InvalidInput(f"memory_limit={shown(value)} is less than the engine's minimum: use at least '6m'")
     return size
+
+
+def check_user(value: object) -> str:
+    """Accept a user as `name`, `uid` or `uid:gid`."""
+    user = check_text(value, "user")
+    parts = user.split(":")
+    if not all(parts) or len(parts) > 2 or any(char.isspace() for char in user):
+        raise InvalidInput(f"user={shown(user)}: pass a name, 'uid' or 'uid:gid', or None for the image's user")
+    for part in parts:
+        if part.startswith("-") or (part.isdecimal() and int(part) > _UID_MAXIMUM):
+            raise InvalidInput(f"user={shown(user)}: a number lies between 0 and {_UID_MAXIMUM}")
+    return user

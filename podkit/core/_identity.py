@@ -19,11 +19,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podkit.core import _checks
-from podkit.core.models import ContainerConfig, Mount
+from podkit.core import _late as models
 from podkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig
 
 NAMESPACE = "podkit."
 SCHEMA_VERSION = "1"
@@ -200,13 +203,13 @@ def config_from_label(text: str, environment: Mapping[str, str]) -> ContainerCon
     """
     try:
         data = json.loads(text)
-        known = {name: value for name, value in data.items() if name in ContainerConfig.model_fields}
+        known = {name: value for name, value in data.items() if name in models.ContainerConfig.model_fields}
         known["environment"] = {name: environment.get(name, "") for name in data["environment"]}
         known["volumes"] = [
-            {name: value for name, value in mount.items() if name in Mount.model_fields}
+            {name: value for name, value in mount.items() if name in models.Mount.model_fields}
             for mount in data.get("volumes", ())
         ]
-        return ContainerConfig(**known)
+        return models.ContainerConfig(**known)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise InvalidInput(f"the label {CONFIG} cannot be read: {exc}") from exc
 

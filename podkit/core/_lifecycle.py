@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podkit.backends.base import Backend, Deadline, WorkloadInfo, WorkloadSpec
 from podkit.core import _identity
 from podkit.core._checks import cut
 from podkit.core._request import Request
-from podkit.core.models import ContainerConfig, ContainerStatus, utc_now
+from podkit.core._terms import ContainerStatus, utc_now
 from podkit.errors import (
     ContainerFailedToStart,
     ContainerNotFound,
@@ -35,6 +35,9 @@ from podkit.errors import (
     SessionConflict,
 )
 from podkit.utils._deadline import CLEAN_UP_SECONDS, NEVER, wait_until
+
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig
 
 LOG_LINES = 20
 WITHOUT_CONFIG = "ask for it without a config"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podkit.backends.base import MountSpec
 from podkit.core._checks import shown
-from podkit.core.models import Mount
 from podkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from podkit.core.models import Mount
 
 _OPTIONS: dict[str, dict[str, type]] = {
     "VolumeOptions": {"Subpath": str},

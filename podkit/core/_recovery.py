@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from podkit.backends.base import WorkloadInfo
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 
 KILLED = 128 + 9
 _TERMINATED = 128 + 15

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from podkit.core import _late as models
 from podkit.core._checks import shown
 from podkit.core._identity import digest
-from podkit.core.models import ContainerConfig
 from podkit.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,10 @@ class Request:
         A field that the other one's podkit did not know yet counts as its default.
         """
         existing_values = other.values
-        if ContainerConfig.model_fields.keys() - existing_values.keys():
-            existing_values = {**Request.of(ContainerConfig()).values, **existing_values}
+        if models.ContainerConfig.model_fields.keys() - existing_values.keys():
+            existing_values = {**Request.of(models.ContainerConfig()).values, **existing_values}
         found = []
-        for name in ContainerConfig.model_fields:
+        for name in models.ContainerConfig.model_fields:
             existing, asked = existing_values[name], self.values.get(name)
             if name in self.given and existing != asked:
                 values = "" if name == "environment" else f" ({shown(existing)}, not {shown(asked)})"

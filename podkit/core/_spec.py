@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from podkit.agent import binary
 from podkit.backends.base import MountSpec, SharedFiles, WorkloadSpec
 from podkit.core._profiles import STANDARD_CAPABILITIES
-from podkit.core.models import ContainerConfig
+
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig
 
 
 def workload_spec(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from podkit.core import _checks
 from podkit.core._lifecycle import ContainerRecord
-from podkit.core.models import Session, utc_now
+from podkit.core._terms import utc_now
 from podkit.utils._deadline import NEVER, Deadline, held
 from podkit.utils._fork import renew_after_fork
 from podkit.utils._uses import Uses
+
+if TYPE_CHECKING:
+    from podkit.core.models import Session
 
 BUSY = "making, recovering or closing the session"
 

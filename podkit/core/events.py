@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
-from podkit.core.models import ContainerConfig, Session
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig, Session
 
 P = ParamSpec("P")
 

@@ -15,7 +15,6 @@ from podkit.agent.files import READ_LIMIT_BYTES, ContainerFiles, Progress
 from podkit.agent.records import Entry
 from podkit.core import _checks
 from podkit.core._checks import StrPath
-from podkit.core.models import check_user
 from podkit.errors import FileError, FileMissing, InvalidInput, NotADirectory, NotText
 from podkit.utils.paths import resolve_container_path, resolve_file_path
 
@@ -452,7 +451,7 @@ def as_text(data: bytes, path: str | PurePath) -> str:
 
 
 def _user(value: str | None) -> str | None:
-    return None if value is None else check_user(value)
+    return None if value is None else _checks.check_user(value)
 
 
 def _info(path: PurePosixPath, entry: Entry) -> FileInfo:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podkit.agent import binary
 from podkit.agent.agent_exec import AgentExec
@@ -22,6 +22,7 @@ from podkit.agent.processes import ContainerProcesses
 from podkit.agent.runner import Runner, latest
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
 from podkit.core import _identity, _lifecycle
+from podkit.core import _late as models
 from podkit.core._checks import (
     CommandLike,
     StrPath,
@@ -38,19 +39,11 @@ from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
 from podkit.core._request import Request
 from podkit.core._restarts import RESTART_SECONDS, Restarts
 from podkit.core._spec import workload_spec
+from podkit.core._terms import DEFAULT_WORKING_DIR, ContainerStatus, utc_now
 from podkit.core._workspace import WorkspaceWatch
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.isolation import Isolation
-from podkit.core.models import (
-    DEFAULT_WORKING_DIR,
-    ContainerConfig,
-    ContainerStatus,
-    Mount,
-    ProcessResult,
-    check_config,
-    utc_now,
-)
 from podkit.errors import (
     CommandError,
     ContainerError,
@@ -71,6 +64,9 @@ from podkit.utils.paths import (
     resolve_container_path,
     resolve_file_path,
 )
+
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig, ProcessResult
 
 __all__ = ["BaseContainerManager", "ContainerRecord", "SimpleContainerManager"]
 
@@ -172,10 +168,10 @@ class BaseContainerManager(ABC):
             EngineError: the engine refused; a more exact class where one fits. Nothing stays behind.
         """
         identity = Identity.of(self.container_prefix, user_id, session_id)
-        requested = check_config(config).checked_copy()
+        requested = models.check_config(config).checked_copy()
         with self._cleaning_up(identity, requested):
             used = self.event_handler.on_container_creating(user_id, session_id, requested.checked_copy())
-            if not isinstance(used, ContainerConfig):
+            if not isinstance(used, models.ContainerConfig):
                 raise InvalidInput(f"on_container_creating returned {shown(used)}: return the config to be used")
             used = used.checked_copy()
         with self._cleaning_up(identity, used):
@@ -420,7 +416,7 @@ class BaseContainerManager(ABC):
         identity = Identity.of(self.container_prefix, user_id, session_id)
         wanted = {_identity.WORKSPACE: self._workspace_label(identity, deadline)}
         if config is not None:
-            wanted[_identity.REQUESTED] = Request.of(check_config(config).checked_copy()).to_label()
+            wanted[_identity.REQUESTED] = Request.of(models.check_config(config).checked_copy()).to_label()
         info = _lifecycle.find(self.backend, identity, wanted, deadline=deadline)
         return self._hold(info) if info else None
 
@@ -740,7 +736,7 @@ class SimpleContainerManager(BaseContainerManager):
     ) -> None:
         super().__init__(backend, container_prefix, workspace_base, workspace_base_host, event_handler)
         if volume_name is not None:
-            Mount(source=volume_name, target=DEFAULT_WORKING_DIR, type="volume")  # checks the name
+            models.Mount(source=volume_name, target=DEFAULT_WORKING_DIR, type="volume")  # checks the name
         self.volume_name = volume_name
 
     def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -30,22 +29,14 @@ from pydantic import (
 from pydantic import field_validator as validates
 
 from podkit.core import _checks
+from podkit.core._terms import DEFAULT_WORKING_DIR, utc_now
+from podkit.core._terms import ContainerStatus as ContainerStatus
 from podkit.errors import CommandFailed, InvalidInput
 from podkit.utils._fork import renew_after_fork
 
 DEFAULT_IMAGE = "python:3.11-alpine"
-DEFAULT_WORKING_DIR = "/workspace"
-TIMEOUT_EXIT_CODE = 124
-"""The exit code of a command that was over its time, as of coreutils' `timeout`."""
-
-_UID_MAXIMUM = (1 << 31) - 1  # engines refuse more, and only once the command is to start
 
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
-
-
-def utc_now() -> datetime:
-    """Give the present time, timezone-aware."""
-    return datetime.now(UTC)
 
 
 class _Assigning:
@@ -128,20 +119,6 @@ PathText = Annotated[str, BeforeValidator(_path_text)]
 
 
 MountType = Literal["bind", "volume", "tmpfs"]
-
-
-class ContainerStatus(StrEnum):
-    """The state of a container, the same words for every engine."""
-
-    CREATING = "creating"
-    RUNNING = "running"
-    PAUSED = "paused"
-    RESTARTING = "restarting"
-    EXITED = "exited"
-    STOPPED = "stopped"
-    DEAD = "dead"
-    ERROR = "error"
-    UNKNOWN = "unknown"
 
 
 class Mount(_Model):
@@ -320,7 +297,7 @@ class ContainerConfig(_Model):
     @validates("user")
     @classmethod
     def _user(cls, value: str | None) -> str | None:
-        return None if value is None else check_user(value)
+        return None if value is None else _checks.check_user(value)
 
     @validates("working_dir")
     @classmethod
@@ -382,18 +359,6 @@ def check_config(value: object) -> ContainerConfig:
     if not isinstance(value, ContainerConfig):
         raise InvalidInput(f"config is a {type(value).__name__}: pass a ContainerConfig")
     return value
-
-
-def check_user(value: object) -> str:
-    """Accept a user as `name`, `uid` or `uid:gid`."""
-    user = _checks.check_text(value, "user")
-    parts = user.split(":")
-    if not all(parts) or len(parts) > 2 or any(char.isspace() for char in user):
-        raise InvalidInput(f"user={_checks.shown(user)}: pass a name, 'uid' or 'uid:gid', or None for the image's user")
-    for part in parts:
-        if part.startswith("-") or (part.isdecimal() and int(part) > _UID_MAXIMUM):
-            raise InvalidInput(f"user={_checks.shown(user)}: a number lies between 0 and {_UID_MAXIMUM}")
-    return user
 
 
 def _encoded(data: dict[str, Any], stream: str) -> bytes:

@@ -7,23 +7,24 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path, PurePath
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from podkit.agent.commands import CommandRequest, TextCallback
 from podkit.agent.runner import latest, paused
 from podkit.backends.base import Deadline
+from podkit.core import _late as models
 from podkit.core._checks import CommandLike, StrPath, check_content
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import WITHOUT_CONFIG, another_configuration, conflict, failed_to_start
 from podkit.core._recovery import Remedy, ended_by_itself, reason, remedy_for
 from podkit.core._request import Request
 from podkit.core._table import BUSY, SessionEntry, SessionTable
+from podkit.core._terms import ContainerStatus, utc_now
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.files import as_text
 from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager, ContainerRecord
-from podkit.core.models import ContainerConfig, ContainerStatus, ProcessResult, Session, check_config, utc_now
 from podkit.errors import (
     ContainerNotFound,
     ContainerNotRunning,
@@ -35,6 +36,9 @@ from podkit.errors import (
 )
 from podkit.utils._deadline import NEVER, held, tried
 from podkit.utils.paths import resolve_container_path, resolve_file_path
+
+if TYPE_CHECKING:
+    from podkit.core.models import ContainerConfig, ProcessResult, Session
 
 T = TypeVar("T")
 
@@ -126,7 +130,7 @@ class BaseSessionManager:
             ContainerFailedToStart: the container did not stay up; nothing of it stays behind.
             EngineError: the engine refused; a more exact class where one fits.
         """
-        wanted = None if config is None else check_config(config).checked_copy()
+        wanted = None if config is None else models.check_config(config).checked_copy()
         with self._table.locked(user_id, session_id) as entry:
             if entry.session is not None:
                 self._check_same(entry, wanted)
@@ -201,7 +205,9 @@ class BaseSessionManager:
 
     def _create(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
         manager = self.container_manager
-        wanted = config or (ContainerConfig(image=self.default_image) if self.default_image else ContainerConfig())
+        wanted = config or (
+            models.ContainerConfig(image=self.default_image) if self.default_image else models.ContainerConfig()
+        )
         entry.record = None
         try:
             container_id, _ = manager.create_container(entry.user_id, entry.session_id, wanted)
@@ -228,7 +234,7 @@ class BaseSessionManager:
     def _connect(self, entry: SessionEntry, record: ContainerRecord) -> Session:
         """Make the session object of a container."""
         entry.record = record
-        entry.session = Session(
+        entry.session = models.Session(
             user_id=entry.user_id,
             session_id=entry.session_id,
             container_id=record.id,

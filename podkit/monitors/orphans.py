@@ -8,8 +8,8 @@ from datetime import datetime
 from podkit.backends.base import Backend, WorkloadInfo
 from podkit.core import _identity
 from podkit.core._checks import check_age, check_prefix
+from podkit.core._terms import ContainerStatus, utc_now
 from podkit.core.events import PodkitEventHandler, notify
-from podkit.core.models import ContainerStatus, utc_now
 from podkit.errors import ContainerNotFound, InvalidInput, PodkitError
 from podkit.monitors.base import BaseThreadMonitor
 

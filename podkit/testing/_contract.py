@@ -13,7 +13,7 @@ import pytest
 
 from podkit.backends.base import Backend, Chunk, ExecSpec, ExecStream, NotStarted, SharedFiles, Stream, WorkloadSpec
 from podkit.core._profiles import STANDARD_CAPABILITIES
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 from podkit.errors import PodkitError
 from podkit.utils._deadline import Deadline, wait_until
 

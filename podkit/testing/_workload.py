@@ -19,7 +19,7 @@ from podkit.backends.base import (
     WorkloadRow,
     WorkloadSpec,
 )
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 from podkit.errors import (
     ContainerError,
     ContainerFailedToStart,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from podkit.backends.base import Backend, ExecSpec, MountSpec, SharedFiles, WorkloadSpec
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 from podkit.errors import (
     ContainerError,
     ContainerFailedToStart,

@@ -35,7 +35,7 @@ from podkit.backends.base import (
     WorkloadSpec,
     matches,
 )
-from podkit.core.models import ContainerStatus
+from podkit.core._terms import ContainerStatus
 from podkit.errors import (
     ContainerError,
     ContainerNotFound,

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from podkit.core import _checks
 from podkit.core._identity import workspace_component
-from podkit.core.models import DEFAULT_WORKING_DIR
+from podkit.core._terms import DEFAULT_WORKING_DIR
 from podkit.errors import IsADirectory, PathEscape, PathNotMapped
 from podkit.utils import _hostfs
 

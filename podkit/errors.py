@@ -32,6 +32,7 @@ PodkitError
 │   └── CommandInterrupted                  the container or the engine ended under the command; its fate may be unknown
 ├── ProcessError
 │   ├── ProcessNotFound (LookupError)       the container has no such background process (any more)
+│   ├── ProcessStillRunning (TimeoutError)  `ProcessManager.wait` has waited for as long as it was told to
 │   └── ProcessFailedToStart (RuntimeError) its program cannot be run
 └── FileError (OSError)
     ├── FileMissing (FileNotFoundError)     there is no such file
@@ -191,6 +192,10 @@ class ProcessError(PodkitError):
 
 class ProcessNotFound(ProcessError, LookupError):
     """The container has no such background process (any more)."""
+
+
+class ProcessStillRunning(ProcessError, TimeoutError):
+    """`ProcessManager.wait` has waited for as long as it was told to; the process goes on."""
 
 
 class ProcessFailedToStart(ProcessError, RuntimeError):

@@ -57,6 +57,7 @@ SIGNATURES = {
     "podkit.processes:ProcessManager.get_process": "id",
     "podkit.processes:ProcessManager.get_status": "id",
     "podkit.processes:ProcessManager.is_running": "id",
+    "podkit.processes:ProcessManager.wait": "id, timeout=None",
     "podkit.processes:ProcessManager.list_processes": "",
     "podkit.processes:ProcessManager.get_logs": "id",
     "podkit.processes:ProcessManager.read_log": "id, stream='stdout', *, offset=0, max_bytes=1048576",

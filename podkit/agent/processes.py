@@ -221,9 +221,9 @@ class ContainerProcesses:
         outcome = self._ask(container_id, ["list"], max_output_bytes=_ROW_MAX_BYTES * PROCESSES_MAX)
         return self._rows(outcome, "", limit=PROCESSES_MAX)
 
-    def look(self, container_id: str, id: str) -> Row:
-        """Look at one process."""
-        [row] = self._rows(self._ask(container_id, ["look", id]), id, limit=1)
+    def look(self, container_id: str, id: str, *, wait: float = 0) -> Row:
+        """Look at one process, waiting for so many seconds while it runs."""
+        [row] = self._rows(self._ask(container_id, ["look", id, str(round(wait * 1000))], wait=wait), id, limit=1)
         return row
 
     def stop(self, container_id: str, id: str, milliseconds: int) -> Row:

@@ -18,9 +18,10 @@ from podkit.core._checks import CommandLike, StrPath
 from podkit.core.command import check_signal
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import BaseSessionManager
-from podkit.errors import CommandInterrupted, InvalidInput, ProcessNotFound
+from podkit.errors import CommandInterrupted, InvalidInput, ProcessNotFound, ProcessStillRunning
 from podkit.processes._names import NAME_MAX_BYTES, default_name
 from podkit.processes.models import LogPiece, Process, ProcessStatus, bring_up_to_date, to_note, to_process, vanish
+from podkit.utils._deadline import Deadline
 from podkit.utils._fork import renew_after_fork
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ PIECE_BYTES = 1 << 20
 LOG_MAX_BYTES = (10 << 20) + (128 << 10)
 """More than is ever kept of a stream: 10 MiB, and what is printed while the oldest half of that is dropped."""
 
-_FOLLOW_SECONDS = 10.0  # how long one question about a log waits for an answer
+_WAIT_SECONDS = 10.0  # how long one question waits for an answer
 _LONGEST_SECONDS = 86_400.0
 _OFFSET_MAX = 1 << 62
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -185,9 +186,11 @@ class ProcessManager:
 
         One that the container has forgotten, because it was made anew, is `LOST` unless it was seen to end.
         """
-        check_process_id(id)
+        return self._look(check_process_id(id))
+
+    def _look(self, id: str, wait: float = 0) -> Process:
         try:
-            row = self._repeat(lambda processes, container: processes.look(container, id))
+            row = self._repeat(lambda processes, container: processes.look(container, id, wait=wait))
         except ProcessNotFound:
             with self._lock:
                 if id not in self._known:
@@ -202,6 +205,28 @@ class ProcessManager:
     def is_running(self, id: str) -> bool:
         """Look at a process and return whether it has not ended; a paused one has not."""
         return self.get_process(id).is_running
+
+    def wait(self, id: str, timeout: float | None = None) -> Process:
+        """Wait until a process has ended or is `LOST`, and return its object.
+
+        What it has started may still run, and print; `follow_log` goes on until that has ended too.
+
+        Args:
+            id: of the process.
+            timeout: how many seconds to wait, 0 to look only, `None` for as long as it takes. Waiting takes a command's
+                place in the container.
+
+        Raises:
+            ProcessStillRunning: it runs on; it is a `TimeoutError` too.
+        """
+        check_process_id(id)
+        patience = Deadline.after(None if timeout is None else _check_seconds(timeout))
+        while True:
+            process = self._look(id, min(_WAIT_SECONDS, patience.remaining))
+            if not process.is_running:
+                return process
+            if patience.expired:
+                raise ProcessStillRunning(f"process {process.display_name} still runs after {timeout:g} s")
 
     def list_processes(self) -> list[Process]:
         """Look at all processes that the container knows, whoever has started them, oldest first.
@@ -277,7 +302,7 @@ class ProcessManager:
         while piece.data or not piece.ended:
             if text := decoder.decode(piece.data):
                 yield text
-            piece = self._read(id, stream, offset=piece.next_offset, max_bytes=PIECE_BYTES, wait=_FOLLOW_SECONDS)
+            piece = self._read(id, stream, offset=piece.next_offset, max_bytes=PIECE_BYTES, wait=_WAIT_SECONDS)
         if text := decoder.decode(b"", final=True):
             yield text
 

@@ -11,7 +11,14 @@ import pytest
 from podkit import SessionProxy
 from podkit.core.models import Session
 from podkit.core.session import BaseSessionManager
-from podkit.errors import ContainerNotRunning, InvalidInput, NotSupported, ProcessFailedToStart, ProcessNotFound
+from podkit.errors import (
+    ContainerNotRunning,
+    InvalidInput,
+    NotSupported,
+    ProcessFailedToStart,
+    ProcessNotFound,
+    ProcessStillRunning,
+)
 from podkit.processes import Process, ProcessManager, ProcessStatus
 from tests.integration.conftest import OpenSession, long_config
 from tests.support.engine import Engine, container_of
@@ -55,6 +62,17 @@ def test_the_end_is_seen_with_its_exit_code(either: SessionProxy) -> None:
     assert shot.exit_code in (138, 144)  # 128 + SIGUSR1, which not every architecture numbers alike
     assert good.ended_at is not None
     assert good.ended_at >= good.started_at
+
+
+def test_waiting_ends_with_the_process_and_not_with_what_it_has_left(either: SessionProxy) -> None:
+    process = either.processes.start_process("sleep 600 & sleep 0.3; exit 7")
+
+    with pytest.raises(ProcessStillRunning):
+        either.processes.wait(process.id, timeout=0.01)
+    with within(5):
+        assert either.processes.wait(process.id) is process
+    assert (process.exit_code, process.status, process.descendants) == (7, ProcessStatus.FAILED, 1)
+    assert either.processes.stop_process(process.id, force=True)
 
 
 def test_environment_directory_and_user_are_those_of_a_command(either: SessionProxy) -> None:
@@ -378,11 +396,14 @@ def test_the_oldest_that_have_ended_are_forgotten_and_none_that_runs(
     running = [processes.start_process(["sleep", "600"]) for _ in range(40)]
     ended = [processes.start_process(["true"]) for _ in range(140)]
     assert eventually(lambda: sum(process.is_running for process in processes.list_processes()) == 40)
+    oldest = f"/run/podkit-processes-0/{ended[35].id}"
+    assert session.execute_command(f"mkdir {oldest}/spoilt && touch -t 200001010000 {oldest}").ok
     last = processes.start_process(["true"])
 
     left = {process.id for process in processes.list_processes()}
 
     assert len(left) == 40 + 128
+    assert ended[35].id not in left  # though it could not be removed
     assert {last.id, *(process.id for process in running)} <= left
     assert {process.id for process in ended[-100:]} <= left  # it is the oldest that go
     assert processes.stop_process(running[0].id)

@@ -306,6 +306,7 @@ def processes(session: SessionProxy, manager: SimpleContainerManager) -> None:
     assert_type(process.ports, list[int] | None)
     assert_type(process.status, ProcessStatus)
     assert_type(found.list_processes(), list[Process])
+    assert_type(found.wait(process.id, timeout=1), Process)
     assert_type(found.get_status(process.id), ProcessStatus)
     assert_type(found.is_running(process.id), bool)
     assert_type(found.get_logs(process.id), dict[str, str])

@@ -1,7 +1,7 @@
 /* What podkit asks of background processes, as `agent` built-ins; podkit/agent/processes.py is the other side.
  *
  *   process start ID NOTE USER INPUT ARGUMENT...   with the request's variables, in its directory as that user
- *   process look ID | list                         a struct row each, with its ports and note
+ *   process look ID WAIT_MS | list                 a struct row each, with its ports and note
  *   process log ID 1|2 OFFSET MOST WAIT_MS         a struct piece, and the bytes
  *   process signal ID NUMBER | stop ID MS | input ID WAIT_MS | end-input ID | remove ID
  *
@@ -199,6 +199,19 @@ static enum result look(int directory, const char *id)
     scan(&table);
     write_row(directory, id, &table);
     return DONE;
+}
+
+static void wait_for_end(int directory, int64_t patience_ms)
+{
+    struct record record;
+    int64_t end = now_ms() + patience_ms;
+    int kept;
+    for (int wait = 2; now_ms() < end; wait = wait < 50 ? wait * 2 : wait) {
+        if (!read_record(directory, &record, &kept) || !kept || record.state >= RECORD_ENDED)
+            return;
+        wake_keeper(&record);
+        pause_ms(wait);
+    }
 }
 
 static enum result list(void)
@@ -436,8 +449,10 @@ static enum result act(const struct request *request)
         poke_keepers(); /* it may run all the same */
         return NO_SUCH;
     }
-    if (strcmp(verb, "look") == 0)
+    if (strcmp(verb, "look") == 0) {
+        wait_for_end(directory, numbers[0]);
         return look(directory, id);
+    }
     if (strcmp(verb, "log") == 0)
         return show_log(directory, (int)numbers[0], numbers[1], (uint64_t)numbers[2], numbers[3]);
     if (strcmp(verb, "signal") == 0)

@@ -72,6 +72,7 @@ size_t read_file(int directory, const char *name, void *data, size_t size)
 
 int forget(int place, const char *name)
 {
+    char aside[ID_SIZE + 3];
     int fd = open_directory(place, name);
     DIR *files = fd < 0 ? NULL : fdopendir(fd);
     if (!files)
@@ -79,7 +80,11 @@ int forget(int place, const char *name)
     for (struct dirent *entry; (entry = readdir(files));)
         unlinkat(dirfd(files), entry->d_name, 0);
     closedir(files);
-    return unlinkat(place, name, AT_REMOVEDIR);
+    if (unlinkat(place, name, AT_REMOVEDIR) == 0)
+        return 0;
+    /* somebody has made a directory in it: under a name that is no id it is never the oldest again */
+    snprintf(aside, sizeof aside, "-%s", name);
+    return renameat(place, name, place, aside);
 }
 
 static int is_before(const struct timespec *one, const struct timespec *other)

@@ -59,7 +59,9 @@ class FakeProcesses(ContainerProcesses):
     def look_at_all(self, container_id: str) -> list[Row]:
         return list(self.rows.values())
 
-    def look(self, container_id: str, id: str) -> Row:
+    def look(self, container_id: str, id: str, *, wait: float = 0) -> Row:
+        if wait:
+            self.asked.append(("wait", wait))
         return self._find(id)
 
     def stop(self, container_id: str, id: str, milliseconds: int) -> Row:

@@ -13,7 +13,7 @@ from podkit import SessionProxy
 from podkit.agent.processes import Left, State
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.session import BaseSessionManager
-from podkit.errors import InvalidInput, NotSupported, ProcessNotFound
+from podkit.errors import InvalidInput, NotSupported, ProcessNotFound, ProcessStillRunning
 from podkit.processes import ProcessManager, ProcessStatus
 from podkit.testing import FakeBackend
 from tests.unit.processes.support import MOMENT, FakeProcesses, FakeProcessesManager, make_row
@@ -265,6 +265,21 @@ def test_a_removed_one_is_forgotten_and_twice_is_harmless(processes: ProcessMana
     processes.remove_process(process.id)
     with pytest.raises(ProcessNotFound):
         processes.get_status(process.id)
+
+
+def test_waiting_asks_again_until_it_has_ended_or_the_time_is_over(
+    processes: ProcessManager, inside: FakeProcesses
+) -> None:
+    process = processes.start_process(["x"], "worker")
+    with pytest.raises(ProcessStillRunning, match=r"worker \(.{8}\) still runs after 0 s"):
+        processes.wait(process.id, timeout=0)
+    with pytest.raises(TimeoutError):
+        processes.wait(process.id, timeout=0.02)
+    assert all(wait <= 0.02 for _, wait in inside.asked[1:])
+
+    inside.rows[process.id] = make_row(process.id, state=State.ENDED, exit_code=3, left=Left.SOMETHING)
+    assert processes.wait(process.id) is process
+    assert (process.exit_code, inside.asked[-1]) == (3, ("wait", 10.0))
 
 
 def test_logs_are_text_whatever_was_printed(processes: ProcessManager, inside: FakeProcesses) -> None:

@@ -9,119 +9,29 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 from pydantic import field_validator as validates
 
 from podkit.core import _checks
+from podkit.core._model import Model, PathText
 from podkit.core._terms import DEFAULT_WORKING_DIR, utc_now
 from podkit.core._terms import ContainerStatus as ContainerStatus
 from podkit.errors import CommandFailed, InvalidInput
-from podkit.utils._fork import renew_after_fork
 
 DEFAULT_IMAGE = "python:3.11-alpine"
 
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
-
-class _Assigning:
-    """The lock of all assignments to models: threads may assign to one at once."""
-
-    def __init__(self) -> None:
-        self._after_fork()
-        renew_after_fork(self)
-
-    def _after_fork(self) -> None:
-        self.lock = threading.RLock()
-
-
-_assigning = _Assigning()
-
-
-class _Model(BaseModel):
-    """A pydantic model whose refusals are podkit's."""
-
-    # inputs are hidden in pydantic's own text, which stands in tracebacks: an environment may hold secrets
-    model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, revalidate_instances="always", hide_input_in_errors=True
-    )
-
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as exc:
-            raise InvalidInput(_explain(type(self), exc)) from exc
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        with _assigning.lock:  # pydantic puts a new dict of all fields in place of the old one
-            before = dict(self.__dict__)
-            try:
-                super().__setattr__(name, value)
-            except ValidationError as exc:
-                self.__dict__.update(before)  # where two fields contradict each other, it has assigned already
-                raise InvalidInput(_explain(type(self), exc)) from exc
-
-    @classmethod
-    def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Make a model of a mapping, as its constructor does."""
-        try:
-            return super().model_validate(obj, **options)
-        except ValidationError as exc:
-            raise InvalidInput(_explain(cls, exc)) from exc
-
-    @classmethod
-    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
-        """Make a model of JSON, as its constructor does."""
-        try:
-            return super().model_validate_json(json_data, **options)
-        except ValidationError as exc:
-            raise InvalidInput(_explain(cls, exc)) from exc
-
-
-def _explain(model: type[BaseModel], exc: ValidationError) -> str:
-    lines = []
-    for error in exc.errors(include_url=False):
-        field = ".".join(str(part) for part in error["loc"])
-        cause = error.get("ctx", {}).get("error")
-        if error["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields)
-            lines.append(f"{field}: unknown field; there are {known}")  # its value may be a secret
-        elif isinstance(cause, InvalidInput):
-            lines.append(str(cause))
-        elif "environment" in error["loc"]:  # its values may be secrets
-            lines.append(f"{field}: {error['msg']}")
-        else:
-            lines.append(f"{field}={_checks.shown(error['input'])}: {error['msg']}")
-    return f"{model.__name__}: " + "; ".join(lines)
-
-
-def _path_text(value: Any) -> Any:
-    return str(value) if isinstance(value, PurePath) else value
-
-
-PathText = Annotated[str, BeforeValidator(_path_text)]
-"""A path that may be given as `str` or as a `pathlib` path and is kept as `str`."""
-
-
 MountType = Literal["bind", "volume", "tmpfs"]
 
 
-class Mount(_Model):
+class Mount(Model):
     """One mount of a container.
 
     Attributes:
@@ -172,7 +82,7 @@ class Mount(_Model):
         return self
 
 
-class StartupVerificationConfig(_Model):
+class StartupVerificationConfig(Model):
     """How long a container must stay up before it counts as started.
 
     Attributes:
@@ -191,7 +101,7 @@ def default_image() -> str:
     return os.environ.get("PODKIT_DEFAULT_IMAGE") or DEFAULT_IMAGE
 
 
-class ContainerConfig(_Model):
+class ContainerConfig(Model):
     """What a session's container is made of.
 
     Attributes:
@@ -365,7 +275,7 @@ def _encoded(data: dict[str, Any], stream: str) -> bytes:
     return str(data.get(stream, "")).encode(errors="surrogateescape")
 
 
-class ProcessResult(_Model):
+class ProcessResult(Model):
     """How a command ended and what it printed.
 
     Attributes:
@@ -414,7 +324,7 @@ class ProcessResult(_Model):
         raise CommandFailed(f"the command ended with exit code {self.exit_code}: {''.join(last)[:500]}", result=self)
 
 
-class Session(_Model):
+class Session(Model):
     """One (user_id, session_id) and the container that serves it.
 
     Attributes:

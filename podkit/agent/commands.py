@@ -97,9 +97,9 @@ class CommandRequest:
 
 
 def refused_user(user: str | None, why: str = "there is no such user or group in the container") -> InvalidInput:
-    """Return the error of a user that no command can run as; `None` is the container's own."""
+    """Return the error of a user that nothing can run as; `None` is the container's own."""
     whose = "the container's user" if user is None else f"user {user!r}"
-    return InvalidInput(f"the command cannot run as {whose}: {why}; name another user, or a number")
+    return InvalidInput(f"nothing in the container can run as {whose}: {why}; name another user, or a number")
 
 
 class OutputBuffer:

@@ -553,5 +553,5 @@ def why_not_started(request: CommandRequest, failure: int, error: int) -> Podkit
             "limits; nothing was run, and the next command gets another agent"
         )
     if error in (errno.EMFILE, errno.ENFILE):
-        return ContainerError(f"no process could be made for the command ({why}): run fewer of them at once")
-    return ContainerError(f"no process could be made for the command ({why}): see pids_limit and memory_limit")
+        return ContainerError(f"no process could be made in the container ({why}): run fewer of them at once")
+    return ContainerError(f"no process could be made in the container ({why}): see pids_limit and memory_limit")

@@ -220,7 +220,10 @@ class Links:
             return Link(self._begin(info, whose, deadline), info, user)
         except NotStarted as reason:
             if reason.exit_code is None or slot.has_answered:
-                raise ContainerNotRunning(f"container {info.name} is just ending: {reason}") from reason
+                raise ContainerNotRunning(
+                    f"nothing can be started in container {info.name}: it is just ending, or something inside has "
+                    f"spoilt it, then close the session: {reason}"
+                ) from reason
             slot.why_not = f"the agent cannot be run: {reason}"
         except _Ended as end:
             self._look_into(end, info, slot, whose, deadline)

@@ -82,6 +82,7 @@ class Channel:
     def _after_fork(self) -> None:
         self._reader: object = None  # of the thread that reads for all: no lock, as that could not be told from one
         # that a thread was interrupted in the moment of taking
+        self._reading_thread = 0
         self._sending = threading.RLock()
         self._is_sending = False
         self._state = threading.Lock()  # guards _calls, _waiting, the calls' own `waiting`, and who becomes _reader
@@ -267,11 +268,8 @@ class Channel:
         if self._broken is not None:
             self._raise_broken()
         with held(self._sending, deadline, _SENDING, late=EngineTimeout):
-            if self._is_sending:
-                raise SessionBusy(
-                    "a signal's handler interrupted this thread while it sent something to the same container, and "
-                    "cannot run a command there: have it set a flag, or raise"
-                )
+            if self._is_sending or (starts and self._is_interrupted()):
+                raise _refused_to_handler()
             try:
                 self._is_sending = True
                 if starts:
@@ -323,6 +321,8 @@ class Channel:
                     return True
                 if self._broken is not None:
                     self._raise_broken(begun=call.begun)
+                if self._is_interrupted():
+                    raise _refused_to_handler()
                 if self._takes_over(wake):
                     if not self._read_what_is_there(deadline, ready):
                         return bool(ready())
@@ -342,8 +342,12 @@ class Channel:
         """Become the reader where there is none; `duty` stands for the caller until it passes that on."""
         with self._state:
             if self._reader is None:
-                self._reader = duty
+                self._reader, self._reading_thread = duty, threading.get_ident()
         return self._reader is duty
+
+    def _is_interrupted(self) -> bool:
+        """Whether this thread reads already, in a frame that a signal's handler has interrupted to come here."""
+        return self._reader is not None and self._reading_thread == threading.get_ident()
 
     def _pass_on(self) -> None:
         """Have another thread read on where none does: this one did, or was to."""
@@ -419,3 +423,10 @@ class Channel:
             self.forget(call)
         for wake in call.waiting:
             wake.set()
+
+
+def _refused_to_handler() -> SessionBusy:
+    return SessionBusy(
+        "a signal's handler interrupted this thread in a call to the same container, and cannot make another one there: "
+        "have it set a flag, raise, or send a signal to a running command"
+    )

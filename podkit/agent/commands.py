@@ -127,6 +127,10 @@ class OutputBuffer:
         if self._callback and (text := self._decoder.decode(data)):
             self._callback(text)
 
+    def mute(self) -> None:
+        """Show the callback nothing more: its command is over its time, and whoever waits for it, too."""
+        self._callback = None
+
     def finish(self) -> None:
         """Show the callback what is left of a character that was never completed."""
         if self._callback and (text := self._decoder.decode(b"", final=True)):

@@ -23,6 +23,7 @@ from podkit.errors import (
     EngineTimeout,
     InvalidInput,
     PodkitError,
+    SessionBusy,
 )
 from podkit.utils._deadline import NEVER, Deadline, held, tried
 from podkit.utils._fork import renew_after_fork
@@ -37,6 +38,7 @@ _SEND_SECONDS = 30.0  # an agent that takes nothing for so long has been stopped
 _CREDIT_BYTES = WINDOW_BYTES // 4
 _INPUT_BYTES = 256 << 10  # sent at once: what others send waits meanwhile
 _PING_SECONDS = 1.0
+_LATE_SECONDS = 0.5  # for reading what is there already of a command that is over its time
 _ERRNO_MAX = 4095  # the kernel's last
 _SILENT_SECONDS = 3.0  # an agent that was silent for longer is asked for a sign of life while a command is waited for
 _NOT_EXECUTABLE, _NOT_FOUND, _KILLED = 126, 127, 137
@@ -237,7 +239,10 @@ class Execution:
             self._guard(lambda: self._channel.send_signal(self._call, number, self._send_deadline()))
 
     def kill(self) -> None:
-        """Kill the command with everything that it has started, and wait until nothing of that runs."""
+        """Kill the command with everything that it has started, and wait until nothing of that runs.
+
+        In a signal's handler that has interrupted a call to the same container there is no waiting: that call sees it.
+        """
         self._refuse_to_child()
         if self.ended:
             return
@@ -250,6 +255,8 @@ class Execution:
                 while self.take() is not None:
                     if grace.expired:
                         raise EngineTimeout(_LATE)
+        except SessionBusy:
+            return
         except EngineTimeout as exc:  # another thread takes output, and none comes; or it comes without an end
             self._stuck = exc
             self._channel.close()
@@ -404,6 +411,8 @@ class Execution:
                     self._look()
                     if self._call.over:
                         self._finish()
+            except SessionBusy:  # in a signal's handler, which cannot look
+                pass
             except ChannelBroken as exc:
                 self._settle_loss(exc)
         return self.ended
@@ -425,6 +434,8 @@ class Execution:
         call = self._call
         with self._taking:
             while True:
+                if self._deadline.expired and not self.ended:
+                    self._end_in_time()
                 if (piece := call.take_output()) is not None:
                     self._count(*piece)
                     return piece
@@ -447,6 +458,17 @@ class Execution:
             if self.error:
                 raise self.error
             return None
+
+    def _end_in_time(self) -> None:
+        """See to the end of a command that is over its time, though its output comes and comes."""
+        try:
+            if not self._channel.wait(self._call, lambda: self._call.over, Deadline.after(_LATE_SECONDS)):
+                self._settle_loss(EngineTimeout(_LATE))
+        except ChannelBroken as exc:
+            self._settle_loss(exc)
+        if self.outcome.timed_out or (self._call.ended and EndFlag.TIMED_OUT in self._call.ended[1]):
+            self.outcome.stdout.mute()
+            self.outcome.stderr.mute()
 
     def _count(self, stream: Stream, data: bytes) -> None:
         (self.outcome.stdout if stream is Stream.STDOUT else self.outcome.stderr).feed(data)

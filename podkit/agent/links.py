@@ -13,7 +13,7 @@ from podkit.agent import binary
 from podkit.agent.attached import AttachedStream
 from podkit.agent.channel import Channel, ChannelBroken
 from podkit.agent.commands import refused_user
-from podkit.agent.protocol import NO_SUCH_USER, NOT_ALLOWED
+from podkit.agent.protocol import IN_WANT, NO_SUCH_USER, NOT_ALLOWED
 from podkit.agent.runner import running
 from podkit.backends.base import Backend, Deadline, ExecSpec, NotStarted, WorkloadInfo, is_root
 from podkit.errors import ContainerNotRunning, EngineTimeout
@@ -277,7 +277,8 @@ class Links:
         if end.exit_code is not None and end.exit_code > _SIGNALLED and end.exit_code != _BAD_CALL:
             # by something inside: to do without the agent for good would be what that wants
             raise ContainerNotRunning(f"the agent in container {info.name} was killed before it answered") from end
-        if (end.exit_code is None and not end.has_greeted) or slot.has_answered:  # the next command finds out
+        is_unknown = end.exit_code is None and not end.has_greeted
+        if is_unknown or end.exit_code == IN_WANT or slot.has_answered:  # the next command finds out
             raise ContainerNotRunning(f"the agent in container {info.name} gave no answer: {end}") from end
 
 

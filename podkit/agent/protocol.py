@@ -16,8 +16,8 @@ PROTOCOL = 3
 DATA_MAX = 32 << 10
 START_MAX = 4 << 20
 INPUT_WINDOW = 1 << 20
-NO_SUCH_USER, NOT_ALLOWED = 67, 77
-"""The exit codes of a channel that cannot become its user."""
+NO_SUCH_USER, IN_WANT, NOT_ALLOWED = 67, 75, 77
+"""The exit codes of a channel that has no such user, lacks what another one may get, or cannot become its user."""
 
 _HEADER = struct.Struct("<LLB3x")
 _START = struct.Struct("<LLLLL")

@@ -185,6 +185,32 @@ def test_the_duration_is_that_of_the_command(shell: SessionProxy) -> None:
     assert 0.5 <= result.duration_seconds < 5
 
 
+HUNGRY = ["python3", "-c", "import subprocess, sys; subprocess.run([sys.executable, '-c', 'x = bytearray(10 ** 9)'])"]
+"""Ends with 0, though the kernel has killed its child for memory, which only the kernel's own count tells."""
+
+
+def test_out_of_memory_is_told_of_a_command_right_after_a_file_was_written(open_session: OpenSession) -> None:
+    session = open_session(long_config(memory_limit="64m"))
+    for _ in range(8):
+        session.write_file("a", "b")
+        result = session.execute_command(HUNGRY)
+        assert (result.exit_code, result.oom_killed) == (0, True)
+    assert not session.execute_command("true").oom_killed
+
+
+def test_out_of_memory_of_what_runs_in_the_background_is_not_told_of_a_command(open_session: OpenSession) -> None:
+    session = open_session(long_config(memory_limit="64m"))
+    begin = "python3 -c 'import time; time.sleep(1); x = bytearray(10 ** 9)'; echo $? > /tmp/ended"
+    wait = "until [ -e /tmp/ended ]; do sleep 0.1; done; cat /tmp/ended; rm /tmp/ended"
+    session.execute_command(f"({begin}) > /dev/null 2>&1 &", user="1001")
+    result = session.execute_command(wait, user="0")
+    assert (result.stdout, result.oom_killed) == ("137\n", False)
+
+    session.processes.start_process(begin)
+    result = session.execute_command(wait)
+    assert (result.stdout, result.oom_killed) == ("137\n", False)
+
+
 def test_a_child_in_the_background_does_not_hold_up_the_result(either: SessionProxy, engine: Engine) -> None:
     id = either.get_info().container_id
     assert id is not None

@@ -18,10 +18,11 @@ import pytest
 
 from podkit import SessionProxy, get_docker_session
 from podkit.backends.docker import DockerBackend
+from podkit.core.command import Command
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig
 from podkit.core.session import BaseSessionManager
-from podkit.errors import CommandInterrupted
+from podkit.errors import CommandInterrupted, PodkitError, SessionBusy
 from podkit.utils.paths import get_workspace_path
 from tests.integration.conftest import OpenSession, long_config
 from tests.support.engine import Engine, container_of
@@ -181,6 +182,63 @@ def test_nothing_runs_on_at_whatever_moment_a_signals_handler_raises(
         with within(2):
             assert session.execute_command("echo alive").stdout == "alive\n", where
     assert 250 < moment < LIMIT - 2
+
+
+@contextmanager
+def handler(action: Callable[[], object]) -> Iterator[list[object]]:
+    """Have a signal's handler do something half a second from now; gives what came of it, or the error."""
+    came: list[object] = []
+
+    def handle(number: int, frame: object) -> None:
+        try:
+            came.append(action())
+        except PodkitError as exc:
+            came.append(exc)
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        yield came
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("waits", [lambda command: command.wait(), lambda command: [*command]])
+def test_a_signals_handler_may_end_the_command_that_is_waited_for(
+    open_session: OpenSession, waits: Callable[[Command], object]
+) -> None:
+    session = open_session()
+    for end, code in ((Command.kill, 137), (Command.terminate, 143)):
+        command = session.popen(f"echo begun; exec sleep {MARK}")
+        with handler(lambda end=end, command=command: end(command)) as came, within(5):
+            waits(command)
+        assert came == [None]
+        result = command.wait()
+        assert (result.exit_code, result.container_restarted) == (code, False)
+
+
+@pytest.mark.parametrize("loud", ["", "for i in $(seq 30); do echo $i; sleep 0.05; done;"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.execute_command("echo hi"),
+        lambda session: session.popen("echo hi"),
+        lambda session: session.write_file("a", "b"),
+        lambda session: session.processes.list_processes(),
+    ],
+    ids=["command", "popen", "file", "processes"],
+)
+def test_a_signals_handler_is_refused_other_calls_at_once_and_the_interrupted_one_goes_on(
+    open_session: OpenSession, call: Callable[[SessionProxy], object], loud: str
+) -> None:
+    session = open_session()
+    session.execute_command("true")
+    with handler(lambda: call(session)) as came, within(8):
+        result = session.execute_command(f"{loud} sleep 1; echo whole")
+    assert result.stdout.endswith("whole\n")
+    assert isinstance(came[0], SessionBusy)
+    call(session)  # outside of the handler it works
 
 
 def test_an_interrupted_creation_leaves_nothing_on_the_engine(

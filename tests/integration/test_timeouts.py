@@ -20,7 +20,7 @@ from tests.integration.conftest import EngineExecBackend, OpenSession, long_conf
 from tests.support.engine import Engine, container_of
 from tests.support.programs import FORK_STORM, MARK, SURVIVORS
 from tests.support.run import new_prefix
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 pytestmark = pytest.mark.integration
 
@@ -120,6 +120,38 @@ def test_a_flood_is_ended_at_its_timeout(victim: SessionProxy, engine: Engine) -
     assert (result.exit_code, len(result.stdout), result.stdout_truncated) == (124, 1 << 20, True)
     assert took < 2 + 5
     assert not [line for line in engine.processes(container_of(victim)) if "/dev/zero" in line]
+
+
+HOLD = "for i in 1 2 3; do (while :; do kill -STOP $PPID; done) & done"
+"""Keeps the supervisor of a command from ending it."""
+
+
+@pytest.mark.parametrize("held", ["", HOLD], ids=["", "held"])
+def test_whoever_takes_output_slowly_is_back_in_time_all_the_same(victim: SessionProxy, held: str) -> None:
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        shown.append(text)
+        time.sleep(0.1)
+
+    with within(1 + 9):  # 100 s for what a window holds; a container may have to be restarted
+        result = victim.execute_command(f"{held}; yes" if held else "yes", timeout=1, on_stdout=show)
+
+    assert (result.exit_code, result.timed_out) == (124, True)
+    assert result.stdout.startswith("".join(shown))
+    assert victim.execute_command("echo alive").stdout == "alive\n"
+
+
+def test_all_output_of_a_command_that_ends_in_time_is_shown_however_slowly(victim: SessionProxy) -> None:
+    shown: list[str] = []
+
+    def show(text: str) -> None:
+        shown.append(text)
+        time.sleep(0.3)
+
+    if not uses_engine_exec(victim):  # there, its end is behind its output
+        result = victim.execute_command("head -c 300000 /dev/zero", timeout=1, on_stdout=show)
+        assert (result.exit_code, len("".join(shown))) == (0, 300_000)
 
 
 def test_input_that_is_never_read_does_not_outlast_the_timeout(victim: SessionProxy) -> None:

@@ -40,6 +40,12 @@ def victim(backend: DockerBackend, engine: Engine, default_image: str, workspace
 
 
 @pytest.fixture
+def peer(backend: DockerBackend, engine: Engine, default_image: str, workspace: Path, workspace_host: Path) -> Victim:
+    """One where the agent is of the payloads' user, who is not root, and so cannot guard its limits against them."""
+    return Victim(backend, engine, default_image, workspace=(workspace, workspace_host), user="1000")
+
+
+@pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(8) as pool:
         yield pool
@@ -140,6 +146,30 @@ def test_nobody_else_can_say_that_a_channel_has_had_its_time(
     victim.session.execute_command(["python3", "-c", FORGED_FAREWELL]).check()
     assert running.result(20).stdout == "done\n"
     assert victim.started_at() == before
+    assert eventually(lambda: engine.state(victim.id) == "exited", seconds=30)
+
+
+LIE = f"""
+import os, signal, time
+if os.fork() or (os.setsid() and os.fork()):
+    os._exit(0)
+end = time.time() + 60
+while time.time() < end:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if open(f"/proc/{{pid}}/comm").read() == "podkit-channel\\n":
+            os.kill(int(pid), signal.SIGSTOP)
+{FORGED_FAREWELL.replace(chr(10), chr(10) + "    ")}
+    time.sleep(0.02)
+"""
+"""Stops the channel, and says again and again that its lifetime is over: then it is not looked at for a moment."""
+
+
+@pytest.mark.parametrize("user", [None, "1000"])
+def test_lies_about_a_channel_do_not_make_its_container_outlive_its_lifetime(
+    backend: DockerBackend, engine: Engine, default_image: str, user: str | None
+) -> None:
+    victim = Victim(backend, engine, default_image, container_lifetime_seconds=2, user=user)
+    victim.session.execute_command(["python3", "-c", LIE], timeout=1)
     assert eventually(lambda: engine.state(victim.id) == "exited", seconds=30)
 
 
@@ -278,6 +308,24 @@ def test_a_connection_that_is_cut_at_any_moment_never_runs_a_command_twice(
     assert interrupted < sent
 
 
+FORGE_INPUT = """
+import os, time
+fd = os.open("/proc/self/fd/0", os.O_RDWR)
+os.write(fd, b"forged")
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(60)
+"""
+
+
+def test_an_empty_input_is_nobodys_to_write_to_though_root_has_taken_the_null_device_away(victim: Victim) -> None:
+    victim.session.execute_command("rm /dev/null; : > /dev/null")
+    session = victim.opened_anew()  # through a channel that finds no such device
+    session.execute_command(["python3", "-c", FORGE_INPUT], user="1001")
+    with within(5):
+        assert session.execute_command(["cat"], user="1002").stdout == ""
+
+
 # --- limits -------------------------------------------------------------------------------------------------------
 
 LOWER = """
@@ -289,43 +337,66 @@ for place in glob.glob('/proc/[0-9]*'):
 """
 """Lowers a limit of every process of a name, for ever."""
 
+GUARDED = """
+import os, resource
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if open(f"/proc/{pid}/comm").read() in ("agent\\n", "podkit-channel\\n", "podkit-command\\n", "podkit-keeper\\n"):
+        for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_SIGPENDING, resource.RLIMIT_CPU, resource.RLIMIT_RTTIME):
+            try:
+                resource.prlimit(int(pid), limit, (1, 1))
+                print("lowered", pid, limit)
+            except PermissionError:
+                print("refused")
+"""
+"""Tries to lower the limits of all that is the agent's."""
+
 LIMITS = {"open files": ("RLIMIT_NOFILE", "3"), "memory": ("RLIMIT_AS", "1000"), "stack": ("RLIMIT_STACK", "0")}
 
 
+def test_root_inside_cannot_lower_the_limits_of_the_agent(victim: Victim) -> None:
+    victim.session.processes.start_process(["sleep", MARK])
+    tried = victim.session.execute_command(["python3", "-c", GUARDED]).check().stdout.split()
+    assert tried == ["refused"] * 4 * 4  # first process, channel, supervisor, keeper
+    assert victim.session.execute_command(["python3", "-c", GUARDED], user="nobody").stdout.split() == tried
+
+
 @pytest.mark.parametrize("limit", LIMITS)
-def test_a_channel_whose_limits_were_lowered_is_replaced_before_the_next_command(victim: Victim, limit: str) -> None:
-    before = victim.started_at()
-    victim.session.execute_command(["python3", "-c", LOWER, "podkit-channel", *LIMITS[limit]]).check()
-    assert victim.session.execute_command("echo hello").check().stdout == "hello\n"
-    assert victim.started_at() == before
+def test_a_channel_whose_limits_were_lowered_is_replaced_before_the_next_command(peer: Victim, limit: str) -> None:
+    before = peer.started_at()
+    peer.session.execute_command(["python3", "-c", LOWER, "podkit-channel", *LIMITS[limit]]).check()
+    assert peer.session.execute_command("echo hello").check().stdout == "hello\n"
+    assert peer.started_at() == before
 
 
-def test_without_a_session_a_channel_whose_limits_were_lowered_is_an_error_that_says_so(victim: Victim) -> None:
+def test_without_a_session_a_channel_whose_limits_were_lowered_is_an_error_that_says_so(peer: Victim) -> None:
     containers = SimpleContainerManager(DockerBackend(), "other", None)
     containers.backend.connect()
-    containers.execute_command(victim.id, ["python3", "-c", LOWER, "podkit-channel", *LIMITS["open files"]]).check()
+    command = containers.popen(peer.id, ["sleep", MARK])
+    containers.execute_command(peer.id, ["python3", "-c", LOWER, "podkit-channel", *LIMITS["open files"]]).check()
     with pytest.raises(ContainerNotRunning, match="lowered its resource limits; nothing was run"):
-        containers.execute_command(victim.id, "echo hello")
-    assert containers.execute_command(victim.id, "echo hello").check().stdout == "hello\n"
+        containers.execute_command(peer.id, "echo hello")
+    with pytest.raises(CommandInterrupted):  # this one had begun
+        command.wait(20)
+    assert containers.execute_command(peer.id, "echo hello").check().stdout == "hello\n"
 
 
 def test_a_command_whose_supervisor_can_find_nothing_any_more_is_ended_with_the_container(
-    victim: Victim, threads: ThreadPoolExecutor
+    peer: Victim, threads: ThreadPoolExecutor
 ) -> None:
-    running = begun(threads, victim.session, timeout=2)
-    victim.session.execute_command(["python3", "-c", LOWER, "podkit-command", "RLIMIT_NOFILE", "0"])
+    running = begun(threads, peer.session, timeout=2)
+    peer.session.execute_command(["python3", "-c", LOWER, "podkit-command", "RLIMIT_NOFILE", "0"])
     result = running.result(20)
     assert (result.timed_out, result.container_restarted) == (True, True)
-    assert victim.processes() == []
+    assert peer.processes() == []
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_command_that_lowers_the_limits_of_all_that_watches_it_is_over_soon_after_its_timeout(
-    victim: Victim, limit: str
+    peer: Victim, limit: str
 ) -> None:
     lower = ["python3", "-c", LOWER, "podkit-channel", *LIMITS[limit]]
     script = f'"$0" "$@"; set -- "$1" "$2" podkit-command "$4" "$5"; "$0" "$@"; setsid sleep {MARK} & sleep {MARK}'
-    assert_over_soon(victim, ["sh", "-c", script, *lower])
+    assert_over_soon(peer, ["sh", "-c", script, *lower])
 
 
 def test_a_command_that_stops_all_that_watches_it_again_and_again_is_over_soon_after_its_timeout(
@@ -361,14 +432,14 @@ time.sleep(600)
 """Lets its supervisor find nothing, and kills it as soon as its channel has gone."""
 
 
-def test_a_command_that_kills_what_watches_it_once_the_channel_has_gone_does_not_live_on(victim: Victim) -> None:
-    with victim.session.popen(["python3", "-c", FORSAKE, MARK]) as command:
+def test_a_command_that_kills_what_watches_it_once_the_channel_has_gone_does_not_live_on(peer: Victim) -> None:
+    with peer.session.popen(["python3", "-c", FORSAKE, MARK]) as command:
         assert next(iter(command)) == "ready\n"
-        assert victim.session.execute_command("echo alive").stdout == "alive\n"  # through another channel
+        assert peer.session.execute_command("echo alive").stdout == "alive\n"  # through another channel
         with pytest.raises(CommandInterrupted):
             command.wait(20)
-    assert eventually(lambda: victim.processes() == [], seconds=9), victim.processes()
-    assert victim.session.execute_command("echo alive").stdout == "alive\n"
+    assert eventually(lambda: peer.processes() == [], seconds=9), peer.processes()
+    assert peer.session.execute_command("echo alive").stdout == "alive\n"
 
 
 def test_a_working_directory_is_not_made_through_a_link_that_somebody_inside_has_put_there(

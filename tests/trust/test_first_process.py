@@ -256,7 +256,8 @@ while True:
 HOST = """
 import sys
 from podkit import get_docker_session
-get_docker_session("bob", sys.argv[1]).execute_command(
+from podkit.core.models import ContainerConfig
+get_docker_session("bob", sys.argv[1], ContainerConfig(user="1000")).execute_command(
     ["python3", "-c", sys.argv[2], sys.argv[3]], on_stdout=lambda text: print(text, end="", flush=True)
 )
 """

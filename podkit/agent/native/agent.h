@@ -55,6 +55,7 @@ struct ended {
 #define ENDED_TIMED_OUT 1u
 #define ENDED_OOM 2u       /* the kernel killed something of it for memory */
 #define ENDED_SURVIVORS 4u /* not all of its processes could be killed */
+#define ENDED_LEFT 16u      /* never in a frame: something that it has started runs on */
 #define ENDED_LOST 8u      /* its supervisor was killed: what still runs is not known */
 
 /* Why nothing was run: what FAILED begins with, followed by the system's error number. NO_AGENT: this channel ends, as
@@ -94,6 +95,7 @@ int channel_main(const char *lifetime, int tells_first, const char *user);
 /* How a channel ends that cannot become its user; the host knows these. */
 #define NO_SUCH_USER 67
 #define NOT_ALLOWED 77
+#define IN_WANT 75 /* of open files, memory or processes: another one may do */
 
 /* Background processes; see background.c. The request's user, variables and flags are those of what it starts. */
 int process_main(const struct request *request);
@@ -116,8 +118,8 @@ int find_user(const char *text, struct user *found);
 int start_command(const struct request *request, pid_t *made);
 #define START_BOUND 0x10000u /* never in a frame: the program is killed when this process is */
 
-/* Be that user from now on; whether that could be. */
-int become(const struct user *user);
+/* Be that user from now on, with `saved` for the third id; whether that could be. */
+int become(const struct user *user, uid_t saved);
 
 /* Whom this channel has become, whose home is that of commands that name no user; NULL where it stayed who it was. */
 extern const struct user *own_user;
@@ -185,6 +187,11 @@ const char *find_forbidden(void);
  * inherit it. Root inside may lower any limit of any process, and nobody can undo that. */
 void remember_limits(void);
 int restore_limits(void);
+
+/* Let no other process change the limits of this one and of its forks: that takes three ids that are its own. Only root
+ * may; a program that is run has all three alike again. */
+void guard_limits(void);
+#define NOBODYS_UID ((uid_t)-2) /* more than podkit lets a command be */
 
 /* Mark this process, and all that it will start, as no part of the agent: nothing inside can take the mark away. */
 void mark_as_program(void);

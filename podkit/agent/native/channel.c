@@ -45,7 +45,7 @@ struct command {
     size_t input_begin, input_end;
     uint32_t taken; /* of it, and not told to the host yet */
     int input_closed;
-    int finished, overlapped, dead;
+    int finished, overlapped, dead, is_built_in;
     uint64_t kills_before;
     struct ended end;
     size_t left_out, left_err; /* bytes that were in the pipes when it ended */
@@ -57,6 +57,7 @@ static int events, outputs, nothing, kills_fd = -1, outputs_open = 1;
 static int undrained; /* a command has ended, and what it left in its pipes was not sent for want of room */
 static int64_t lifetime, idle_since;
 static int has_keepers; /* it has started a background process */
+static int others_run;  /* what a command has left, or a background process: the kernel may kill these, too */
 static int tells_first_process;
 
 static char outbox[OUTBOX_SIZE];
@@ -332,6 +333,7 @@ static void hear(struct command *command)
             int was_killed = report.detail & ENDED_OOM || code == 128 + SIGKILL;
             if (memory_kills() > command->kills_before && (was_killed || !command->overlapped))
                 flags |= ENDED_OOM;
+            others_run |= (report.detail & ENDED_LEFT) != 0;
             finish(command, code, flags);
         }
     }
@@ -472,10 +474,14 @@ static void start(uint32_t id, char *data, size_t size)
             do_without_process(request.arguments);
         goto impossible;
     }
-    has_keepers |= (request.start.flags & START_BUILT_IN) && strcmp(request.arguments[0], "process") == 0;
-    command->overlapped = running > 0;
+    command->is_built_in = (request.start.flags & START_BUILT_IN) != 0;
+    int begins_process = command->is_built_in && strcmp(request.arguments[0], "process") == 0;
+    has_keepers |= begins_process;
+    others_run |= begins_process;
+    command->overlapped = others_run;
     for (struct command *other = commands; other; other = other->next)
-        other->overlapped = 1;
+        if (!other->finished && !other->is_built_in && (!command->is_built_in || begins_process))
+            command->overlapped = other->overlapped = 1; /* any other part of the agent takes no memory */
     command->id = id;
     command->supervisor = pid;
     command->control = (struct source){command, socket[0], 0};
@@ -670,11 +676,13 @@ static void look_at_clock(void)
     }
 }
 
-/* End before the host has heard of this channel, which it then does without. */
+/* End before the host has heard of this channel, which it then does without; but for want of what somebody inside may have
+ * taken away. */
 static _Noreturn void give_up(const char *call)
 {
+    int is_want = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EAGAIN;
     dprintf(2, "%s: %s", call, strerror(errno)); /* the host shows it as the reason */
-    _exit(71);
+    _exit(is_want ? IN_WANT : 71);
 }
 
 static void prepare(void)
@@ -755,6 +763,7 @@ static void hear_signals(void)
     while ((pid = reap(&status)) > 0)
         if (WIFSTOPPED(status) && is_supervisor(pid))
             kill(pid, SIGCONT); /* one that somebody has stopped could not end its command */
+    others_run &= pid == 0 || errno != ECHILD;
 }
 
 /* What a command left in its pipes at its end, where there was no room for it: if something else has read it meanwhile, no
@@ -790,7 +799,7 @@ static void become_own(const char *text)
     static struct user user;
     if (find_user(text, &user) != 0)
         _exit(NO_SUCH_USER);
-    if (!become(&user))
+    if (!become(&user, NOBODYS_UID) && !become(&user, user.uid)) /* as in guard_limits() */
         _exit(NOT_ALLOWED);
     own_user = &user;
 }
@@ -801,6 +810,7 @@ int channel_main(const char *text, int tells_first, const char *user)
     lifetime = parse_lifetime(text);
     if (lifetime < 0)
         return 64;
+    guard_limits();
     if (user)
         become_own(user);
     prepare();

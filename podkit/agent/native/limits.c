@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Of processor time without a pause, for those that the kernel schedules in real time, which a container has none of. A
@@ -14,6 +15,11 @@
 #define MARKED ((rlim_t)1 << 62)
 
 static struct rlimit limits[RLIM_NLIMITS];
+
+void guard_limits(void)
+{
+    (void)syscall(SYS_setresuid, (uid_t)-1, (uid_t)-1, NOBODYS_UID);
+}
 
 void remember_limits(void)
 {

@@ -150,7 +150,7 @@ static int look_as_owner(pid_t pid, const struct stat *owner, unsigned long long
         return -1;
     pid_t child = fork();
     if (child == 0) {
-        int seen = become(&user) ? look_at(pid, inodes, room) : -1;
+        int seen = become(&user, user.uid) ? look_at(pid, inodes, room) : -1;
         if (seen > 0)
             (void)!write(ends[1], inodes, (size_t)seen * sizeof *inodes);
         _exit(seen < 0);

@@ -38,6 +38,7 @@ static struct holder {
     pid_t pid, session;
     int stops; /* how often it was found stopped */
     int64_t leaving; /* since when it is said to go; 0: it is not */
+    int was_slandered; /* that was said, and it did not go: it counts no more, or it could keep this one from being looked at */
 } holders[HOLDERS];
 static size_t holder_count;
 static pid_t lost[HOLDERS]; /* the sessions of channels that have gone, where supervisors may be left */
@@ -146,6 +147,7 @@ static int see_off(void)
             drop_holder(i);
         } else if (now_ms() - holders[i].leaving > LEAVE_MS) {
             holders[i].leaving = 0; /* somebody else has said it */
+            holders[i].was_slandered = 1;
         } else {
             awaited = 1;
         }
@@ -160,7 +162,8 @@ static int take_note(const siginfo_t *info)
     size_t i = 0;
     while (i < holder_count && holders[i].pid != pid)
         i++;
-    if (info->si_code == SI_QUEUE && info->si_value.sival_int == LIFE_OVER && i < holder_count && !holders[i].leaving)
+    if (info->si_code == SI_QUEUE && info->si_value.sival_int == LIFE_OVER && i < holder_count && !holders[i].leaving &&
+        !holders[i].was_slandered)
         holders[i].leaving = now_ms();
     if (info->si_code != SI_QUEUE || info->si_value.sival_int != LIFE_HELD || i < holder_count || !is_at_work(pid))
         return 0;
@@ -244,6 +247,7 @@ int sleep_main(const char *text)
     if (lifetime < 0)
         return 64;
     prctl(PR_SET_DUMPABLE, 0);
+    guard_limits();
     const int signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCHLD, LIFE_SIGNAL};
     sigset_t wanted; /* all others do nothing to a container's first process */
     sigemptyset(&wanted);

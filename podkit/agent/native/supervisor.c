@@ -110,12 +110,12 @@ static char **make_environment(const struct request *request, const struct user 
 
 static volatile int failed_step, failed_error; /* written by the child, which shares this memory until it is another program */
 
-int become(const struct user *user)
+int become(const struct user *user, uid_t saved)
 {
     /* the system calls themselves: the library's functions do more, and this memory is shared */
     return syscall(SYS_setgroups, user->group_count, user->groups) == 0 &&
            syscall(SYS_setresgid, user->gid, user->gid, user->gid) == 0 &&
-           syscall(SYS_setresuid, user->uid, user->uid, user->uid) == 0;
+           syscall(SYS_setresuid, user->uid, user->uid, saved) == 0;
 }
 
 static int change_directory(const char *directory)
@@ -171,7 +171,7 @@ static int settle_in(const struct request *request, const struct user *user)
         mark_as_program();
     }
     failed_step = NO_USER;
-    if (user && !become(user))
+    if (user && !become(user, user->uid))
         return 0;
     if (request->start.flags & START_BOUND)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* after becoming another user, which undoes it */
@@ -215,10 +215,10 @@ static int start_built_in(const struct request *request, const struct user *user
 }
 
 /* Let the user open the streams anew, as /dev/stdout: to the kernel a pipe is a file of whoever made it. */
-static void hand_over_pipes(const struct user *user)
+static void hand_over_pipes(const struct user *user, int with_input)
 {
     struct stat about;
-    for (int fd = 0; fd <= 2; fd++)
+    for (int fd = with_input ? 0 : 1; fd <= 2; fd++) /* an empty input may be that of other users, too */
         if (fstat(fd, &about) == 0 && S_ISFIFO(about.st_mode))
             (void)!fchown(fd, user->uid, user->gid);
 }
@@ -255,7 +255,7 @@ int start_command(const struct request *request, pid_t *made)
     }
     const struct user *other = named && (user.uid != getuid() || user.gid != getgid()) ? &user : NULL;
     if (other)
-        hand_over_pipes(other);
+        hand_over_pipes(other, (request->start.flags & START_INPUT) != 0);
     if (request->start.flags & START_OWN_DIRECTORY)
         make_directory(request->directory);
     if (request->start.flags & START_BUILT_IN)
@@ -344,9 +344,10 @@ _Noreturn void supervise(const struct request *request, int control, int in, int
     struct pollfd control_events = {.fd = CONTROL, .events = POLLIN};
     for (;;) {
         struct timespec wait;
-        reap();
+        int others = reap();
         if (command_ended) {
-            tell(REPORT_ENDED, command_status, saw_kill ? ENDED_OOM : 0); /* perhaps: the channel knows the counter */
+            /* perhaps out of memory: the channel knows the counter */
+            tell(REPORT_ENDED, command_status, (saw_kill ? ENDED_OOM : 0) | (others ? ENDED_LEFT : 0));
             _exit(0);
         }
         if (deadline && time_left(deadline, &wait) == 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from podkit.agent import binary
 from podkit.agent.call import WINDOW_BYTES, Call
 from podkit.agent.channel import Channel, ChannelBroken
 from podkit.agent.commands import CommandRequest
-from podkit.agent.protocol import DATA_MAX, INPUT_WINDOW, EndFlag, Failure, StartFlag, ToAgent, encode
+from podkit.agent.protocol import DATA_MAX, IN_WANT, INPUT_WINDOW, EndFlag, Failure, StartFlag, ToAgent, encode
 from podkit.backends.base import Stream
 from podkit.utils._deadline import Deadline
 from tests.support.agent import SECONDS, ProcessStream, local_channel, soon
@@ -374,19 +373,6 @@ def test_a_command_that_nobody_wants_the_number_of_says_nothing_of_its_start(cha
     assert call.pid is None
 
 
-def test_a_channel_that_gives_up_tells_apart_what_it_had_begun(channel: Channel) -> None:
-    stream = channel._stream
-    assert isinstance(stream, ProcessStream)
-    begun = start(channel, CommandRequest(argv=["/bin/sleep", "30"]), flags=StartFlag.QUIET)
-    channel.ping(soon())
-    resource.prlimit(stream.process.pid, resource.RLIMIT_NOFILE, (3, 3))
-    refused = run(channel, "/bin/true")
-    assert channel.wait(refused, lambda: refused.over, soon())
-    with pytest.raises(ChannelBroken) as caught:
-        finish(channel, begun)
-    assert not caught.value.nothing_sent  # and so nobody sends it again
-
-
 # --- time and size --------------------------------------------------------------------------------------
 
 
@@ -420,6 +406,12 @@ def test_an_idle_channel_takes_no_time_and_little_memory(channel: Channel) -> No
 @pytest.mark.parametrize("arguments", [["sleep", "x"], ["sleep", "-1"], ["channel", ""], ["channel"], ["other"], []])
 def test_arguments_that_make_no_sense_are_refused(arguments: list[str]) -> None:
     assert subprocess.run([binary.file_for(), *arguments], check=False, capture_output=True).returncode == 64
+
+
+def test_a_channel_that_lacks_what_another_one_may_get_ends_with_a_code_of_its_own() -> None:
+    limited = ["sh", "-c", 'ulimit -n 3; exec "$0" channel 60', binary.file_for()]
+    ended = subprocess.run(limited, check=False, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stdout, b"Too many open files" in ended.stderr) == (IN_WANT, b"", True)
 
 
 def test_the_first_process_ends_with_its_lifetime_and_by_sigterm() -> None:

@@ -318,9 +318,10 @@ def run_in_docker(
         InvalidInput: a value cannot be right; nothing was made.
         EngineError: the engine refused; a more exact class where one fits.
     """
+    _checks.check_timeout(command_timeout, "command_timeout")
     CommandRequest.checked(command, working_dir=working_dir, environment=environment, timeout=command_timeout)
     if files is not None and not isinstance(files, Mapping):
-        raise InvalidInput(f"files is a {type(files).__name__}: pass a dict of paths and contents")
+        raise InvalidInput(f"files is of type {type(files).__name__}: pass a dict of paths and contents")
     for path, content in (files or {}).items():
         resolve_container_path(path)
         _checks.check_content(content, f"files[{path!r}]")

@@ -117,6 +117,8 @@ class _Recovery:
         try:
             was_killed = self._agent_was_killed()
             now = self._settled(SAME_RUN_SECONDS if was_killed else 0)
+        except ContainerNotFound:
+            raise _interrupted(f"container {before.name} was removed") from cause
         except PodkitError as exc:
             raise CommandInterrupted(f"the command was interrupted and is not sent again: {exc}") from exc
         if now.status is not ContainerStatus.RUNNING:

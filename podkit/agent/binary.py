@@ -12,9 +12,13 @@ from podkit.backends.base import SharedFiles
 DIRECTORY = "/run/podkit"
 PATH = f"{DIRECTORY}/agent"
 LABEL = "podkit.agent"
-"""On containers that have the agent: the digest of its program."""
+"""On containers that have the agent: the name of its volume."""
+WHY_NOT_LABEL = "podkit.why_no_agent"
+"""On those that have none: the reason."""
 LIFETIME_LABEL = "podkit.lifetime"
 """On containers whose first process it is: how many seconds they live without a command, or `infinity`."""
+
+WHY_NONE = "this copy of podkit was made without the agent"
 
 _FILES = Path(__file__).parent / "bin"
 _ARCHITECTURES = {"amd64": "agent-x86_64", "arm64": "agent-aarch64"}

@@ -427,6 +427,6 @@ class Channel:
 
 def _refused_to_handler() -> SessionBusy:
     return SessionBusy(
-        "a signal's handler interrupted this thread in a call to the same container, and cannot make another one there: "
-        "have it set a flag, raise, or send a signal to a running command"
+        "a signal's handler interrupted this thread in a call to the same container, and cannot make another one "
+        "there: have it set a flag, raise, or send a signal to a running command"
     )

@@ -213,7 +213,7 @@ class Links:
 
     def _open(self, info: WorkloadInfo, slot: _Slot, user: str, deadline: Deadline) -> Link | None:
         if binary.LABEL not in info.labels:
-            slot.why_not = "it was made without the agent"
+            slot.why_not = info.labels.get(binary.WHY_NOT_LABEL) or "it was made without the agent"
             return None
         whose = user or info.user
         try:

@@ -25,6 +25,7 @@ from podkit.errors import (
 
 # The engine reports these only as text, with a status that means anything: so the text is read, here and nowhere else.
 SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
+NO_DIRECTORY = re.compile(r"Cannot mkdir: .+ is not a directory")
 NETWORK_MISSING = re.compile(r"network \S+ not found")
 _USER_MISSING = re.compile(r"unable to find (?:user|group)")
 _PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
@@ -37,7 +38,7 @@ _START_REFUSALS: list[tuple[re.Pattern[str], type[PodkitError], str]] = [
         "make it there, on the Docker host, or close the session and open it with other mounts",
     ),
     (re.compile(r"marked for removal"), ContainerNotFound, "it is being removed"),
-    (_USER_MISSING, ContainerFailedToStart, "user=... names nobody in the image: name one, or a number"),
+    (_USER_MISSING, ContainerFailedToStart, "set user= to one that is in the image, or to a number"),
     (
         re.compile(r"docker-init|tini"),
         EngineError,

@@ -20,6 +20,7 @@ from podkit.utils._deadline import CLEAN_UP_SECONDS, Deadline, held, wait_until
 from podkit.utils._fork import renew_after_fork
 
 _FILL_SECONDS = 20  # longer than filling a volume takes
+_FAILED = 500  # a status from here on says that the engine could not, and not that it will not
 _LABEL = "podkit.shared"
 
 
@@ -186,9 +187,11 @@ def _labels(api: Requests, volume: str) -> Mapping[str, str] | None:
         found: Mapping[str, str] | None = api.ask("GET", "volumes", volume).get("Labels")
         return found or {}
     except Refused as exc:
-        if exc.status != MISSING:
-            raise
-        return None
+        if exc.status == MISSING:
+            return None
+        if exc.status < _FAILED:  # such as by a proxy that lets only some requests pass
+            raise NotSupported(str(exc)) from exc
+        raise
 
 
 def _remove(api: Requests, container: str) -> None:

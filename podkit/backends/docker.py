@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from podkit.backends._docker_calls import CONFLICT, MISSING, create_container, exists
 from podkit.backends._docker_errors import (
     NETWORK_MISSING,
+    NO_DIRECTORY,
     SOURCE_MISSING,
     engine_errors,
     exec_error,
@@ -439,6 +440,8 @@ def _creation_error(api: Requests, exc: Refused, spec: WorkloadSpec) -> PodkitEr
                 return network_missing(network)
         if not exists(api, "images", spec.image, "json"):
             return ImageNotFound(image_missing(spec.image, text))
+    if NO_DIRECTORY.search(text):
+        return InvalidInput(f"working_dir={spec.working_dir!r} is a file in image {spec.image!r}: name a directory")
     if exc.status == _BAD:
         return InvalidInput(f"the engine refuses container {spec.name!r} of image {spec.image!r}: {text}")
     return EngineError(f"creating container {spec.name!r}: {text}")

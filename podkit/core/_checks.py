@@ -123,7 +123,7 @@ def _normalised(text: str, what: str) -> str:
 def check_environment(value: Mapping[str, object], what: str = "environment") -> dict[str, str]:
     """Accept environment variables: names that are not empty and hold no `=`, values that are text."""
     if not isinstance(value, Mapping):
-        raise InvalidInput(f"{what} is a {type(value).__name__}: pass a dict of names and values")
+        raise InvalidInput(f"{what} is of type {type(value).__name__}: pass a dict of names and values")
     checked = {}
     for name, content in value.items():
         check_text(name, f"a name in {what}")
@@ -174,7 +174,7 @@ def check_content(value: object, what: str) -> bytes:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str):
-        raise InvalidInput(f"{what} is a {type(value).__name__}: pass str or bytes")
+        raise InvalidInput(f"{what} is of type {type(value).__name__}: pass str or bytes")
     try:
         return value.encode()
     except UnicodeEncodeError:

@@ -76,7 +76,7 @@ def _explain(model: type[BaseModel], exc: ValidationError) -> str:
             known = ", ".join(model.model_fields)
             lines.append(f"{field}: unknown field; there are {known}")  # its value may be a secret
         elif isinstance(cause, InvalidInput):
-            lines.append(str(cause))
+            lines.append(str(cause).removeprefix(f"{model.__name__}: "))  # of a copy
         elif "environment" in error["loc"]:  # its values may be secrets
             lines.append(f"{field}: {error['msg']}")
         else:

@@ -19,7 +19,7 @@ def workload_spec(
     labels: Mapping[str, str],
     mounts: Sequence[MountSpec],
     networks: Sequence[str],
-    agent: SharedFiles | None,
+    agent: SharedFiles | str,
 ) -> WorkloadSpec:
     """Return the workload that a configuration describes.
 
@@ -29,12 +29,13 @@ def workload_spec(
         labels: what it is found by.
         mounts: the session's.
         networks: those that the configuration names.
-        agent: `None` where it cannot be had.
+        agent: what it is made of, or why it cannot be had.
     """
     entrypoint, command = main_process(config)
-    keeps_alive = agent is not None and config.runs_keepalive
-    if agent is not None:
-        labels = {**labels, binary.LABEL: agent.name}
+    shared = None if isinstance(agent, str) else agent
+    keeps_alive = shared is not None and config.runs_keepalive
+    about_agent = {binary.WHY_NOT_LABEL: agent} if isinstance(agent, str) else {binary.LABEL: agent.name}
+    labels = {**labels, **about_agent}
     if keeps_alive and command:  # the agent is the `sleep` that the engine shows
         entrypoint, labels = [binary.PATH], {**labels, binary.LIFETIME_LABEL: command[-1]}
     return WorkloadSpec(
@@ -56,7 +57,7 @@ def workload_spec(
         # an image's own or a given entrypoint may be an init itself, and wants to be the first process
         init=not keeps_alive and not config.use_image_defaults and not config.entrypoint,
         attachable=keeps_alive,
-        shared=agent,
+        shared=shared,
     )
 
 

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseContainerManager", "ContainerRecord", "SimpleContainerManager"]
 
+_REASON_MAX = 300  # characters of a label
 _WORKSPACE_PARENTS = 2  # `workspaces` and the user's directory
 
 _logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class BaseContainerManager(ABC):
         self._runner: Runner = AgentExec(backend, self.restarts)
         self._files = ContainerFiles(self._runner)
         self._processes = ContainerProcesses(self._runner)
-        self._places_agent = True
+        self._why_no_agent: str | None = None
         self._records: dict[str, ContainerRecord] = {}
         self._never_started: dict[str, bool] = {}  # id -> whether it is attachable, and made by this process
         self._after_fork()
@@ -241,16 +242,16 @@ class BaseContainerManager(ABC):
                 self._never_started[id] = spec.attachable
 
         while True:
-            agent = binary.shared_files() if self._places_agent else None
+            agent = self._why_no_agent or binary.shared_files() or binary.WHY_NONE
             spec = workload_spec(identity.name, config, labels, specs, networks, agent)
             try:
                 id, adopted = _lifecycle.get_or_create(self.backend, identity, spec, pulling, made, deadline=deadline)
                 break
             except NotSupported as exc:
-                if agent is None:
+                if self._why_no_agent is not None:
                     raise
-                _logger.warning("commands go through the engine's exec, as the agent cannot be placed: %s", exc)
-                self._places_agent = False
+                self._why_no_agent = f"the agent cannot be placed: {' '.join(str(exc).split())[:_REASON_MAX]}"
+                _logger.warning("commands go through the engine's exec, as %s", self._why_no_agent)
         if adopted:
             return self._hold(adopted)
         record = self._record_of(id)
@@ -661,6 +662,11 @@ class BaseContainerManager(ABC):
                 raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")
             if binary.DIRECTORY in (target, *map(str, PurePosixPath(target).parents)):
                 raise InvalidInput(f"a mount's Target is {target!r}: podkit's agent is mounted there, use another one")
+            if mount.get("ReadOnly") and PurePosixPath(target) in PurePosixPath(binary.DIRECTORY).parents:
+                raise InvalidInput(
+                    f"a mount on {target!r} is read-only, and podkit's agent is mounted below it, on "
+                    f"{binary.DIRECTORY}: mount it elsewhere, or in parts"
+                )
             if target in targets:
                 raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")
             targets.add(target)

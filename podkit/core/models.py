@@ -26,6 +26,8 @@ from podkit.errors import CommandFailed, InvalidInput
 
 DEFAULT_IMAGE = "python:3.11-alpine"
 
+_PIDS_MINIMUM = 4  # the first process, its channel, what watches a command, and the command
+_PIDS_MAXIMUM = 1 << 22  # of the kernel
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
 MountType = Literal["bind", "volume", "tmpfs"]
@@ -114,7 +116,8 @@ class ContainerConfig(Model):
         container_lifetime_seconds: see `entrypoint`.
         cpu_limit: cores, such as 0.5 or 2.0; at least 0.01.
         memory_limit: bytes, or `512m`, `1g`; swap is never more than memory.
-        pids_limit: how many processes and threads there may be at once.
+        pids_limit: how many processes and threads there may be at once, at least 4. Two are the agent's, and each
+            command counts as one more than it starts.
         environment: variables of every command.
         ports: each container port N is published on port N of the engine's host, on loopback.
         networks: names of existing networks to join, in place of the engine's default one.
@@ -134,7 +137,7 @@ class ContainerConfig(Model):
     container_lifetime_seconds: int = Field(default=60, gt=0)
     cpu_limit: float = Field(default=1.0, ge=0.01, le=10_000, allow_inf_nan=False)
     memory_limit: str | int = "512m"
-    pids_limit: int = Field(default=256, gt=0)
+    pids_limit: int = Field(default=256, ge=_PIDS_MINIMUM, le=_PIDS_MAXIMUM)
     environment: dict[str, str] = Field(default_factory=dict)
     ports: list[int] = Field(default_factory=list)
     networks: list[str] = Field(default_factory=list)
@@ -164,9 +167,11 @@ class ContainerConfig(Model):
             None if value is None else [_checks.check_text(part, "an argument of the main process") for part in value]
         )
 
-    @validates("memory_limit")
+    @validates("memory_limit", mode="before")
     @classmethod
-    def _memory(cls, value: str | int) -> str | int:
+    def _memory(cls, value: Any) -> str | int:
+        if not isinstance(value, str | int):
+            raise InvalidInput(f"memory_limit={_checks.shown(value)}: pass bytes, or text such as '512m' or '1g'")
         _checks.memory_bytes(value)
         return value
 
@@ -267,7 +272,7 @@ class ContainerConfig(Model):
 def check_config(value: object) -> ContainerConfig:
     """Accept a configuration."""
     if not isinstance(value, ContainerConfig):
-        raise InvalidInput(f"config is a {type(value).__name__}: pass a ContainerConfig")
+        raise InvalidInput(f"config is of type {type(value).__name__}: pass a ContainerConfig")
     return value
 
 
@@ -289,7 +294,8 @@ class ProcessResult(Model):
         timed_out: the command was over its time and was killed.
         stdout_truncated: more was printed than the limit; the end is missing.
         stderr_truncated: the same for the error stream.
-        oom_killed: the kernel killed something of the command for memory.
+        oom_killed: the kernel killed something of the command for memory. Where other commands or background processes
+            run beside it, only what ended it, or was orphaned, counts.
         container_restarted: the container had to be killed and started to end this command.
     """
 
@@ -321,7 +327,11 @@ class ProcessResult(Model):
         if self.ok:
             return self
         last = self.stderr.strip().splitlines()[-1:] or self.stdout.strip().splitlines()[-1:]
-        raise CommandFailed(f"the command ended with exit code {self.exit_code}: {''.join(last)[:500]}", result=self)
+        why = " (out of memory)" if self.oom_killed else ""
+        why += " (its container was restarted)" if self.container_restarted else ""
+        raise CommandFailed(
+            f"the command ended with exit code {self.exit_code}{why}: {''.join(last)[:500]}", result=self
+        )
 
 
 class Session(Model):

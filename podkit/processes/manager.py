@@ -71,7 +71,9 @@ class ProcessManager:
     ) -> None:
         id = _checks.check_text(container_id, "container_id")
         if not isinstance(container_manager, BaseContainerManager):
-            raise InvalidInput(f"container_manager is a {type(container_manager).__name__}: pass a container manager")
+            raise InvalidInput(
+                f"container_manager is of type {type(container_manager).__name__}: pass a container manager"
+            )
         record = container_manager.containers.get(id)
         if record is not None and (record.user_id, record.session_id) != (user_id, session_id):
             raise InvalidInput(

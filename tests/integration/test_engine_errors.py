@@ -70,6 +70,11 @@ def test_an_image_name_that_no_engine_takes(open_session: OpenSession, engine: E
     assert engine.names() == []
 
 
+def test_a_working_directory_that_is_a_file_in_the_image(open_session: OpenSession, engine: Engine) -> None:
+    with refused(engine, InvalidInput, r"working_dir='/etc/passwd' is a file"):
+        open_session(long_config(working_dir="/etc/passwd"))
+
+
 def test_a_network_that_does_not_exist(open_session: OpenSession, engine: Engine) -> None:
     with refused(engine, NetworkNotFound, "no-such-network.*docker network create"):
         open_session(long_config(networks=["no-such-network"]))

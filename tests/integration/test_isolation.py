@@ -23,6 +23,6 @@ def test_that_commands_go_through_the_engines_exec_is_said_here_and_once_in_the_
 
     assert (session.isolation.commands, session.isolation.commands_reason) == (
         "engine exec",
-        "it was made without the agent",
+        "the agent cannot be placed: not on this one",
     )
     assert len([record for record in caplog.records if "engine's exec" in record.getMessage()]) == 1

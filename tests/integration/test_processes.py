@@ -474,5 +474,5 @@ def test_a_session_is_idle_from_the_end_of_its_last_process_on(open_session: Ope
 
 def test_without_the_agent_the_error_says_so(open_session: OpenSession, engine_exec: BaseSessionManager) -> None:
     session = open_session(on=engine_exec)
-    with pytest.raises(NotSupported, match="without the agent"):
+    with pytest.raises(NotSupported, match="the agent cannot be placed: not on this one"):
         session.processes.start_process("sleep 1")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from podkit.backends.base import Deadline, ExecSpec
+from podkit.backends.base import Deadline, ExecSpec, SharedFiles
 from podkit.backends.docker import DockerBackend
 from podkit.errors import (
     ContainerError,
@@ -24,6 +24,7 @@ from podkit.errors import (
     MountSourceNotFound,
     NameTaken,
     NetworkNotFound,
+    NotSupported,
     PodkitError,
     PortUnavailable,
 )
@@ -149,6 +150,17 @@ def test_a_creation_that_is_refused_is_a_typed_error(
     assert type(caught.value) is ours
     assert said in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(("status", "ours"), [(403, NotSupported), (501, EngineError)])
+def test_an_engine_that_refuses_to_tell_of_volumes_takes_no_shared_files(
+    server: EngineServer, backend: DockerBackend, status: int, ours: type[PodkitError]
+) -> None:
+    shared = SharedFiles(name="podkit-agent-x", target="/run/podkit", by_architecture={})
+    server.answers["GET /volumes/podkit-agent-x"] = error(status, "forbidden by policy")
+    with pytest.raises(ours, match="forbidden by policy") as caught:
+        create(backend, shared=shared)
+    assert type(caught.value) is ours
 
 
 def test_a_missing_network_is_told_from_a_missing_image(server: EngineServer, backend: DockerBackend) -> None:

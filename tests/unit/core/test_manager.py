@@ -252,6 +252,13 @@ def test_a_second_mount_on_the_workspace_is_refused_and_leaves_no_directory(
     assert not manager.get_data_dir("bob", "1").exists()  # type: ignore[union-attr]  # it has one
 
 
+def test_a_read_only_mount_above_the_agent_is_refused(fake: FakeBackend, manager: SimpleContainerManager) -> None:
+    with pytest.raises(InvalidInput, match=r"'/run' is read-only.* on /run/podkit"):
+        start(manager, volumes=[Mount(source="/srv", target="/run", read_only=True)])
+    assert "create_workload" not in fake.calls
+    start(manager, volumes=[Mount(source="/srv", target="/srv", read_only=True)])
+
+
 # --- networks --------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ def test_the_main_process_is(fields: dict[str, Any], entrypoint: Any, command: A
 
 
 def spec(**fields: Any) -> Any:
-    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], ["front"], None)
+    return workload_spec("unit-x", ContainerConfig(**fields), {"a": "b"}, [], ["front"], "the agent cannot be placed")
 
 
 def test_podkits_own_process_runs_under_the_engines_init() -> None:
@@ -44,6 +44,12 @@ def test_podkits_own_process_runs_under_the_engines_init() -> None:
 def test_an_entrypoint_that_may_be_an_init_itself_is_the_first_process() -> None:
     assert not spec(entrypoint=["/init"]).init
     assert not spec(use_image_defaults=True).init
+
+
+def test_a_workload_without_the_agent_says_why() -> None:
+    found = spec()
+    assert (found.attachable, found.shared) == (False, None)
+    assert found.labels == {"a": "b", "podkit.why_no_agent": "the agent cannot be placed"}
 
 
 def test_no_workload_is_without_limits() -> None:
@@ -68,7 +74,7 @@ def test_a_workload_keeps_eight_capabilities() -> None:
 def test_the_rest_is_handed_on() -> None:
     found = spec(image="i:1", user="u", ports=[80], working_dir="/src", environment={"A": "1"}, memory_limit="1g")
     assert (found.name, found.image, found.user, found.working_dir) == ("unit-x", "i:1", "u", "/src")
-    assert (found.ports, found.networks, found.labels) == ([80], ["front"], {"a": "b"})
+    assert (found.ports, found.networks) == ([80], ["front"])
     assert (found.environment, found.memory_bytes) == ({"A": "1"}, 1 << 30)
 
 

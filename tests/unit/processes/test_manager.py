@@ -107,9 +107,9 @@ def test_without_the_agent_the_error_says_why(sessions: BaseSessionManager) -> N
     sessions.create_session("bob", "1")
     processes = SessionProxy(sessions, "bob", "1").processes
 
-    with pytest.raises(NotSupported, match="made without the agent"):
+    with pytest.raises(NotSupported, match="the agent cannot be placed: "):
         processes.start_process("sleep 1")
-    with pytest.raises(NotSupported, match="made without the agent"):
+    with pytest.raises(NotSupported, match="the agent cannot be placed: "):
         processes.list_processes()
 
 

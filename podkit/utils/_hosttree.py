@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import unicodedata
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -34,6 +35,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PIECE_BYTES = 1 << 20
 _NAME_BYTES = 255
 _PATH_BYTES = 4096
+_KEPT_OPEN = 4  # directories of a tree that is written
 
 
 class HostEntry(NamedTuple):
@@ -155,7 +157,7 @@ class TreeWriter:
         self._max_files = max_files
         self._names = 0
         self._root: int | None = None  # of the tree
-        self._parent: tuple[PurePath, int] | None = None  # the directory that was used last
+        self._opened: OrderedDict[PurePath, int] = OrderedDict()  # directories below it, the last used one last
         self._file: _NewFile | None = None
         self._folds = False
         self._seen: set[bytes] = set()
@@ -166,7 +168,7 @@ class TreeWriter:
     def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.drop()
-        for fd in (self._root, self._parent and self._parent[1]):
+        for fd in (self._root, *self._opened.values()):
             if fd is not None:
                 os.close(fd)
 
@@ -255,14 +257,24 @@ class TreeWriter:
         os.close(_enter_directory(self._open_parent(path), self._top / path, mode))
 
     def _open_parent(self, path: PurePath) -> int:
-        """Give the directory that a path lies in, following no link; it stays open until another is asked for."""
+        """Give the directory that a path lies in, following no link; it stays open until some others are asked for.
+
+        A tree comes depth first and may be deep: from the top, each step would cost as many as there are above it.
+        """
         assert self._root is not None
-        if self._parent is None or self._parent[0] != path.parent:
-            if self._parent is not None:
-                os.close(self._parent[1])
-                self._parent = None
-            self._parent = path.parent, walk(self._root, path.parent, DIRECTORY_FLAGS)
-        return self._parent[1]
+        wanted = path.parent
+        if wanted in self._opened:
+            self._opened.move_to_end(wanted)
+            return self._opened[wanted]
+        above = self._opened.get(wanted.parent)
+        if above is None:
+            fd = walk(self._root, wanted, DIRECTORY_FLAGS)
+        else:
+            fd = walk(above, PurePath(wanted.name), DIRECTORY_FLAGS)
+        self._opened[wanted] = fd
+        if len(self._opened) > _KEPT_OPEN:
+            os.close(self._opened.popitem(last=False)[1])
+        return fd
 
 
 def _open_above(top: Path) -> int:

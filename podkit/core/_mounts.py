@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from podkit.agent import binary
 from podkit.backends.base import MountSpec
-from podkit.core._checks import shown
+from podkit.core._checks import check_absolute_path, shown
+from podkit.core._terms import DEFAULT_WORKING_DIR
 from podkit.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from podkit.core._lifecycle import ContainerRecord
     from podkit.core.models import Mount
 
 _OPTIONS: dict[str, dict[str, type]] = {
@@ -48,6 +52,57 @@ def mount_spec(mount: Mapping[str, Any]) -> MountSpec:
         size_bytes=memory.get("SizeBytes"),
         mode=memory.get("Mode"),
     )
+
+
+def checked_mounts(made: object, to_engine: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Return what `get_mounts` has returned, each bind source as `to_engine` says that the engine sees it.
+
+    Raises:
+        InvalidInput: it is no list of mount dicts, or one of them cannot be mounted.
+    """
+    if not isinstance(made, list | tuple):
+        raise InvalidInput(f"get_mounts returned {shown(made)}: return a list of mount dicts, [] for none")
+    mounts: list[dict[str, Any]] = []
+    for mount in made:
+        target = _checked_target(mount)
+        if any(other["Target"] == target for other in mounts):
+            raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")
+        if mount.get("Type", "bind") == "bind":
+            source = check_absolute_path(mount.get("Source"), "a mount's Source")
+            mount = {**mount, "Type": "bind", "Source": to_engine(source)}
+        mounts.append({**mount, "Target": target})
+    return mounts
+
+
+def _checked_target(mount: Mapping[str, Any]) -> str:
+    target = check_absolute_path(mount.get("Target"), "a mount's Target")
+    path, agent = PurePosixPath(target), PurePosixPath(binary.DIRECTORY)
+    if target == "/":
+        raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")
+    if path.is_relative_to(agent):
+        raise InvalidInput(f"a mount's Target is {target!r}: podkit's agent is mounted there, use another one")
+    if mount.get("ReadOnly") and agent.is_relative_to(path):
+        raise InvalidInput(
+            f"a mount on {target!r} is read-only, and podkit's agent is mounted below it, on {agent}: mount it "
+            "elsewhere, or in parts"
+        )
+    return target
+
+
+def directories_to_open(record: ContainerRecord, *, tmpfs_alone: bool) -> Iterator[tuple[PurePosixPath, bool]]:
+    """Yield the directories that every user is to write to, and whether only while nothing is in them."""
+    mounts = {PurePosixPath(mount["Target"]): mount for mount in record.mounts}
+    workspace, working_dir = PurePosixPath(DEFAULT_WORKING_DIR), PurePosixPath(record.config.working_dir)
+    for path in dict.fromkeys((workspace, working_dir)):
+        mount = next((mounts[above] for above in (path, *path.parents) if above in mounts), None)
+        type = mount["Type"] if mount else None
+        if tmpfs_alone and type != "tmpfs":
+            continue
+        lies_in_workspace = path != workspace and mount is not None and mount.get("Source") == record.workspace
+        if type == "bind" and not lies_in_workspace:
+            continue  # a directory of the host, or the workspace itself, which is open already
+        is_podkits = mount is None or bool((mount.get("VolumeOptions") or {}).get("Subpath"))
+        yield path, path != workspace or not is_podkits
 
 
 def _check(found: object, what: str, known: Mapping[str, type], sections: Collection[str] = ()) -> None:

@@ -34,7 +34,7 @@ from podkit.core._checks import (
 )
 from podkit.core._identity import Identity
 from podkit.core._lifecycle import ContainerRecord
-from podkit.core._mounts import mount_spec, mount_to_dict
+from podkit.core._mounts import checked_mounts, directories_to_open, mount_spec, mount_to_dict
 from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
 from podkit.core._request import Request
 from podkit.core._restarts import RESTART_SECONDS, Restarts
@@ -248,7 +248,7 @@ class BaseContainerManager(ABC):
                 id, adopted = _lifecycle.get_or_create(self.backend, identity, spec, pulling, made, deadline=deadline)
                 break
             except NotSupported as exc:
-                if self._why_no_agent is not None:
+                if isinstance(agent, str):
                     raise
                 self._why_no_agent = f"the agent cannot be placed: {' '.join(str(exc).split())[:_REASON_MAX]}"
                 _logger.warning("commands go through the engine's exec, as %s", self._why_no_agent)
@@ -347,7 +347,7 @@ class BaseContainerManager(ABC):
         if record is None:  # started by its id alone
             return
         targets = [PurePosixPath(mount["Target"]) for mount in record.mounts]
-        for path, has_to_be_empty in _directories_to_open(record, tmpfs_alone=tmpfs_alone):
+        for path, has_to_be_empty in directories_to_open(record, tmpfs_alone=tmpfs_alone):
             made = {target.relative_to(path).parts[0] for target in targets if path in target.parents}
             try:
                 self._files.open_to_all(
@@ -652,29 +652,8 @@ class BaseContainerManager(ABC):
     def _checked_mounts(
         self, identity: Identity, config: ContainerConfig, deadline: Deadline | None
     ) -> list[dict[str, Any]]:
-        mounts, targets = [], set()
         made = self.get_mounts(identity.user_id, identity.session_id, config)
-        if not isinstance(made, list | tuple):
-            raise InvalidInput(f"get_mounts returned {shown(made)}: return a list of mount dicts, [] for none")
-        for mount in made:
-            target = check_absolute_path(mount.get("Target"), "a mount's Target")
-            if target == "/":
-                raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")
-            if binary.DIRECTORY in (target, *map(str, PurePosixPath(target).parents)):
-                raise InvalidInput(f"a mount's Target is {target!r}: podkit's agent is mounted there, use another one")
-            if mount.get("ReadOnly") and PurePosixPath(target) in PurePosixPath(binary.DIRECTORY).parents:
-                raise InvalidInput(
-                    f"a mount on {target!r} is read-only, and podkit's agent is mounted below it, on "
-                    f"{binary.DIRECTORY}: mount it elsewhere, or in parts"
-                )
-            if target in targets:
-                raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")
-            targets.add(target)
-            if mount.get("Type", "bind") == "bind":
-                source = check_absolute_path(mount.get("Source"), "a mount's Source")
-                mount = {**mount, "Type": "bind", "Source": self._engine_path(source, deadline)}
-            mounts.append({**mount, "Target": target})
-        return mounts
+        return checked_mounts(made, lambda source: self._engine_path(source, deadline))
 
     def _engine_path(self, source: str, deadline: Deadline | None) -> str:
         """Translate a bind source below `workspace_base` to what the engine sees; any other stays as it is."""
@@ -699,20 +678,6 @@ class BaseContainerManager(ABC):
                 self._never_started[record.id] = False  # whoever made it attaches
         self._watch_workspace(record.id)
         return record
-
-
-def _directories_to_open(record: ContainerRecord, *, tmpfs_alone: bool) -> Iterator[tuple[PurePosixPath, bool]]:
-    """Yield the directories that every user is to write to, and whether only while nothing is in them."""
-    mounts = {PurePosixPath(mount["Target"]): mount for mount in record.mounts}
-    workspace, working_dir = PurePosixPath(DEFAULT_WORKING_DIR), PurePosixPath(record.config.working_dir)
-    for path in dict.fromkeys((workspace, working_dir)):
-        mounted = next((mounts[above] for above in (path, *path.parents) if above in mounts), None)
-        type = mounted["Type"] if mounted else None
-        if tmpfs_alone and type != "tmpfs":
-            continue
-        if type != "bind" or (path != workspace and mounted and mounted.get("Source") == record.workspace):
-            is_podkits = mounted is None or (mounted.get("VolumeOptions") or {}).get("Subpath")
-            yield path, path != workspace or not is_podkits
 
 
 class SimpleContainerManager(BaseContainerManager):

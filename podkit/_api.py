@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import threading
-import uuid
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -282,7 +281,7 @@ def get_docker_session(
 
 def _session_for_one_run(config: ContainerConfig, command_timeout: float | None) -> SessionProxy:
     """Return a new session that cuts no command short, and ends by itself soon after its caller was killed."""
-    session_id = uuid.uuid4().hex
+    session_id = os.urandom(16).hex()
     config.container_lifetime_seconds = _RUN_IDLE_SECONDS
     session = get_docker_session("run_in_docker", session_id, config)
     try:

@@ -8,12 +8,10 @@ what counts is a hash over length-prefixed parts.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import re
 import socket
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -49,6 +47,8 @@ _NOT_READABLE = re.compile(r"[^a-z0-9]+")
 
 def digest(*parts: str, characters: int) -> str:
     """Hash `parts` into lower-case base32; parts cannot run into each other."""
+    import hashlib  # late: it loads OpenSSL
+
     hasher = hashlib.sha256()
     for part in parts:
         data = part.encode()
@@ -176,7 +176,7 @@ def _owner_of(pid: int) -> Owner:
     with suppress(OSError):  # not Linux
         host.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         host.append(os.readlink("/proc/self/ns/pid"))
-    return Owner(" ".join(host), pid, _process_started(pid), uuid.uuid4().hex)
+    return Owner(" ".join(host), pid, _process_started(pid), os.urandom(16).hex())
 
 
 def this_owner() -> Owner:

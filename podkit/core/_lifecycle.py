@@ -7,7 +7,7 @@ others find it and adopt it, if its labels prove that it is the one they mean.
 from __future__ import annotations
 
 import logging
-import uuid
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -132,7 +132,7 @@ def get_or_create(
         ImageNotFound: the image is neither there nor to be pulled.
         EngineError: the engine refused; nothing stays behind.
     """
-    attempt = uuid.uuid4().hex
+    attempt = os.urandom(16).hex()
     spec = replace(spec, labels={**spec.labels, _identity.ATTEMPT: attempt})
     patience = (deadline or NEVER).at_most(_REMOVAL_SECONDS)
     while True:

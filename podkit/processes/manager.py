@@ -6,7 +6,6 @@ import codecs
 import os
 import re
 import threading
-import uuid
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from typing import Literal, Protocol, Self, TypeVar, get_args
@@ -150,6 +149,8 @@ class ProcessManager:
         if not isinstance(stdin, bool):
             raise InvalidInput(f"stdin={_checks.shown(stdin)}: pass True to write to the process, else False")
         kept = command if isinstance(command, str) else [os.fspath(part) for part in command]
+        import uuid  # late: it loads what is for one platform only
+
         id, note = str(uuid.uuid4()), to_note(shown, kept)
 
         def start(processes: ContainerProcesses, container: str) -> tuple[str, Row]:

@@ -8,10 +8,8 @@ such a directory, and what was opened is judged by its descriptor, never by a se
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,38 +28,19 @@ from podkit.errors import (
     PathEscape,
 )
 
-_SYS_OPENAT2 = 437  # the same number on every architecture but alpha
 _AT_FDCWD = -100
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_BENEATH = 0x08
 _O_PATH = getattr(os, "O_PATH", 0)
 DIRECTORY_FLAGS = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
 TEMPORARY = ".podkit-"
 _MAKING_TRIES = 64
-_RETRIES = 64  # openat2 gives EAGAIN while a name on the way is being renamed
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-def _openat2(directory: int, path: str, flags: int) -> int:
-    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-    for _ in range(_RETRIES):
-        fd = int(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)))
-        if fd >= 0:
-            return fd
-        if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
-            break
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
 
 
 @cache
 def _has_openat2() -> bool:
+    from podkit.utils._openat2 import openat2  # late: it loads ctypes
+
     try:
-        os.close(_openat2(_AT_FDCWD, ".", DIRECTORY_FLAGS))
+        os.close(openat2(_AT_FDCWD, ".", DIRECTORY_FLAGS))
     except (OSError, AttributeError):  # an old kernel, a seccomp profile that forbids it, or not Linux
         return False
     return True
@@ -91,7 +70,9 @@ def _step(directory: int, name: str, flags: int) -> int:
 
 def _open_beneath(directory: int, path: PurePath, flags: int) -> int:
     if _has_openat2():
-        return _openat2(directory, str(path), flags)
+        from podkit.utils._openat2 import openat2
+
+        return openat2(directory, str(path), flags)
     return walk(directory, path, flags)
 
 
@@ -175,7 +156,7 @@ def write_file(root: str | os.PathLike[str], path: PurePath, content: bytes) -> 
         os.makedirs(root, exist_ok=True)
         with opened(_open_root(root)) as top, opened(_open_parent(top, path)) as parent:
             existing = check_replaceable(parent, path)
-            temporary = TEMPORARY + secrets.token_hex(8)
+            temporary = TEMPORARY + os.urandom(8).hex()
             fd = os.open(
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
             )
@@ -297,7 +278,7 @@ def _empty(directory: int, top: int) -> list[str]:
             elif directory == top:
                 moved.append(name)
             else:
-                unique = TEMPORARY + secrets.token_hex(16)
+                unique = TEMPORARY + os.urandom(16).hex()
                 os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
                 moved.append(unique)
     return moved

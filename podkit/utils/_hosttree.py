@@ -7,9 +7,7 @@ every step goes through a directory that is already open, and each name is check
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import secrets
 import stat
 import unicodedata
 from collections import OrderedDict
@@ -247,6 +245,8 @@ class TreeWriter:
             why = over("names", "max_files", self._max_files, self._names)
             raise TooManyFiles(f"cannot download to '{self._top}': {why}", filename=str(self._top))
         known = unicodedata.normalize("NFC", str(path)).casefold() if self._folds else str(path)
+        import hashlib  # late: it loads OpenSSL
+
         digest = hashlib.blake2b(os.fsencode(known), digest_size=8).digest()  # names may be long, and many
         if digest in self._seen:
             raise PathEscape(f"cannot download to '{self._top}': the name '{path}' came twice, perhaps in another case")
@@ -304,7 +304,7 @@ class _NewFile:
     def __init__(self, directory: int, path: Path, mode: int) -> None:
         self.path = path
         self._directory = directory
-        self._temporary = TEMPORARY + secrets.token_hex(8)
+        self._temporary = TEMPORARY + os.urandom(8).hex()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             check_replaceable(directory, path, _DOING)
@@ -335,7 +335,7 @@ class _NewFile:
 
 def _folds_case(directory: int) -> bool:
     """Whether two names that differ in case alone are one here."""
-    name = TEMPORARY + secrets.token_hex(8)
+    name = TEMPORARY + os.urandom(8).hex()
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
     try:
         os.stat(name.upper(), dir_fd=directory)

@@ -353,6 +353,7 @@ def test_spoiled_files_are_a_typed_error_or_an_answer_and_never_a_hang(
 ) -> None:
     processes = victim.processes
     process = processes.start_process("echo hi; exec sleep 600" if state == "running" else "echo hi", stdin=True)
+    assert eventually(lambda: processes.get_logs(process.id)["stdout"] == "hi\n")  # its keeper has made the log
     if state == "ended":
         assert eventually(lambda: not processes.is_running(process.id))
     spoiled = victim.execute_command(f"ID={process.id}; cd {PLACE}/$ID && {{ {HOSTILE[how]}; }}")

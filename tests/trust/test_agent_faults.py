@@ -17,7 +17,6 @@ import pytest
 from podkit import SessionProxy
 from podkit.backends.docker import DockerBackend
 from podkit.core.command import Command
-from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ProcessResult
 from podkit.errors import CommandInterrupted, ContainerError, ContainerNotRunning, InvalidInput, PodkitError
 from tests.support.engine import Engine
@@ -369,8 +368,7 @@ def test_a_channel_whose_limits_were_lowered_is_replaced_before_the_next_command
 
 
 def test_without_a_session_a_channel_whose_limits_were_lowered_is_an_error_that_says_so(peer: Victim) -> None:
-    containers = SimpleContainerManager(DockerBackend(), "other", None)
-    containers.backend.connect()
+    containers = peer.session._sessions.container_manager  # it has the first process's channel
     command = containers.popen(peer.id, ["sleep", MARK])
     containers.execute_command(peer.id, ["python3", "-c", LOWER, "podkit-channel", *LIMITS["open files"]]).check()
     with pytest.raises(ContainerNotRunning, match="lowered its resource limits; nothing was run"):

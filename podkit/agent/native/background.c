@@ -289,11 +289,12 @@ static enum result start(const struct request *asked, char **arguments)
         return NO_SENSE;
     struct record record = {.state = RECORD_BEGUN, .incarnation = incarnation()};
     struct keeper own;
-    int place = settle(id, note, strcmp(arguments[3], "1") == 0, &record, &own);
+    int with_input = strcmp(arguments[3], "1") == 0, place = settle(id, note, with_input, &record, &own);
     if (place < 0)
         return refuse(NO_PLACE, 0, errno);
     struct request request = {
-        .start = {.flags = START_BOUND | (asked->start.flags & START_HOME), .variables = asked->start.variables},
+        .start = {.flags = START_BOUND | (with_input ? START_INPUT : 0) | (asked->start.flags & START_HOME),
+                  .variables = asked->start.variables},
         .user = arguments[2],
         .directory = asked->directory,
         .variables = asked->variables,

@@ -434,7 +434,7 @@ class Execution:
         call = self._call
         with self._taking:
             while True:
-                if self._deadline.expired and not self.ended:
+                if call.output and not self.ended and self._deadline.expired:
                     self._end_in_time()
                 if (piece := call.take_output()) is not None:
                     self._count(*piece)

@@ -447,7 +447,7 @@ def test_nothing_that_a_command_leaves_running_keeps_the_container(open_session:
     session = open_session(long_config(container_lifetime_seconds=2))
     left = "echo podkit-keeper > /proc/self/comm; exec 3>&-; while :; do sleep 0.2; done"
     session.execute_command(["setsid", "-f", "bash", "-c", left])
-    assert "podkit-keeper" in session.execute_command("cat /proc/*/comm").stdout
+    assert eventually(lambda: "podkit-keeper" in session.execute_command("cat /proc/*/comm").stdout)
     containers = session._sessions.container_manager
     assert not containers.is_busy(container_of(session))
     containers.close()

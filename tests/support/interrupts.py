@@ -6,6 +6,7 @@ CPython runs such handlers when a function of Python's begins and when a call ha
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from types import FrameType
 
@@ -20,13 +21,16 @@ class Interruption(BaseException):
 def interrupt(action: Callable[[], object], moment: int) -> str | None:
     """Do something and raise at its so-many-th moment; gives where that was, `None` where it ended before."""
     profiler = _Profiler(moment)
-    sys.setprofile(profiler)
-    try:
-        action()
-    except Interruption:
-        return profiler.where
-    finally:
-        sys.setprofile(None)
+    with warnings.catch_warnings():
+        # a socket that one function is just handing to another is closed by Python itself, which says so
+        warnings.simplefilter("ignore", ResourceWarning)
+        sys.setprofile(profiler)
+        try:
+            action()
+        except Interruption:
+            return profiler.where
+        finally:
+            sys.setprofile(None)
     return None
 
 

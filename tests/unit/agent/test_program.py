@@ -447,6 +447,7 @@ def test_what_something_else_has_read_of_a_commands_last_words_does_not_hold_up_
     try:
         assert finish(channel, call)[0] == 5
     finally:
+        assert eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
         for flood in floods:
             channel.kill(flood, soon())

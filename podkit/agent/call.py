@@ -81,6 +81,11 @@ class Call:
         """Whether nothing more will come."""
         return self.ended is not None or self.failed is not None
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether the agent has ended it for being over its time."""
+        return self.ended is not None and EndFlag.TIMED_OUT in self.ended[1]
+
     def take_output(self) -> tuple[Stream, bytes] | None:
         """Give the next piece of output, `None` where none is there."""
         with self._lock:

@@ -210,10 +210,8 @@ class Execution:
 
     def _why_no_input(self) -> str:
         """Say why nothing can be written. A command that is killed closes its input before the agent tells its end."""
-        timeout, ended = self.request.timeout, self._call.ended
-        if ended is not None:
-            late = EndFlag.TIMED_OUT in ended[1]
-        else:
+        timeout, late = self.request.timeout, self._call.timed_out
+        if self._call.ended is None:
             late = timeout is not None and time.monotonic() - self._began >= timeout
         if late or self.outcome.timed_out:
             return f"the command was ended by its timeout of {timeout:g} s: it reads no more input"
@@ -252,12 +250,11 @@ class Execution:
         try:
             with held(self._taking, grace, _READING, late=EngineTimeout):
                 self._deadline = grace if grace.at < self._deadline.at else self._deadline
-                while self.take() is not None:
-                    if grace.expired:
-                        raise EngineTimeout(_LATE)
+                while self.take() is not None:  # however much comes: it looks at the time
+                    pass
         except SessionBusy:
             return
-        except EngineTimeout as exc:  # another thread takes output, and none comes; or it comes without an end
+        except EngineTimeout as exc:  # another thread takes output, and none comes
             self._stuck = exc
             self._channel.close()
             with self._taking:
@@ -466,7 +463,7 @@ class Execution:
                 self._settle_loss(EngineTimeout(_LATE))
         except ChannelBroken as exc:
             self._settle_loss(exc)
-        if self.outcome.timed_out or (self._call.ended and EndFlag.TIMED_OUT in self._call.ended[1]):
+        if self.outcome.timed_out or self._call.timed_out:
             self.outcome.stdout.mute()
             self.outcome.stderr.mute()
 
@@ -485,13 +482,13 @@ class Execution:
         assert self._call.ended is not None
         code, flags = self._call.ended
         self.outcome.exit_code = code
-        if (code == _KILLED or EndFlag.LOST in flags) and EndFlag.TIMED_OUT not in flags:
+        if (code == _KILLED or EndFlag.LOST in flags) and not self._call.timed_out:
             try:  # a container that is ending kills its commands before its agent
                 self._channel.ping(self._deadline.at_most(_PING_SECONDS))
             except (ChannelBroken, EngineTimeout) as exc:
                 self._settle_loss(exc)
                 return
-        self.outcome.timed_out = EndFlag.TIMED_OUT in flags
+        self.outcome.timed_out = self._call.timed_out
         self.outcome.oom_killed = EndFlag.OOM in flags
         if flags & (EndFlag.SURVIVORS | EndFlag.LOST):
             self._settle(lambda: self._recovery.survived(self.outcome))

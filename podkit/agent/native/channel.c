@@ -475,7 +475,8 @@ static void start(uint32_t id, char *data, size_t size)
         goto impossible;
     }
     command->is_built_in = (request.start.flags & START_BUILT_IN) != 0;
-    int begins_process = command->is_built_in && strcmp(request.arguments[0], "process") == 0;
+    int begins_process = command->is_built_in && strcmp(request.arguments[0], "process") == 0 &&
+                         request.arguments[1] && strcmp(request.arguments[1], "start") == 0;
     has_keepers |= begins_process;
     others_run |= begins_process;
     command->overlapped = others_run;

@@ -181,8 +181,12 @@ class _Recovery:
             self._restarts.restart(before, deadline=self._patience)
         except ContainerNotFound:
             return  # removed meanwhile: nothing of the command runs
+        except EngineTimeout as exc:
+            raise CommandInterrupted(
+                f"neither the agent nor the engine answered in time, so it may run on: {exc}"
+            ) from exc
         except PodkitError as exc:
-            raise CommandInterrupted(f"the command could not be ended: {exc}") from exc
+            raise CommandInterrupted(f"the command could not be ended, so it may run on: {exc}") from exc
         outcome.container_restarted = True
         _logger.warning("container %s was killed and started to end what a command had left running", before.name)
 

@@ -271,24 +271,24 @@ class Execution:
         while not (found := self._channel.wait(self._call, ready, deadline.at_most(_SILENT_SECONDS))):
             if deadline.expired:
                 break
-            self._look()
+            self._look(deadline)
             if self.ended:
                 return True
         return found
 
-    def _look(self) -> None:
+    def _look(self, deadline: Deadline) -> None:
         """Close a channel whose agent is gone: a network that is cut, or a stopped agent, leaves its stream open."""
         now, silent = time.monotonic(), self._channel.silent_seconds
         if silent < _SILENT_SECONDS or now - self._looked_at < _SILENT_SECONDS:
             return
         self._looked_at = now
         try:
-            self._channel.ping(self._deadline.at_most(_PING_SECONDS))
+            self._channel.ping(deadline.at_most(_PING_SECONDS))
         except EngineTimeout:
-            if self._deadline.expired:
+            if deadline.expired:
                 return
             # what is over its time has to be ended, whoever is silent
-            why = self._recovery.explain(silent, self._deadline)
+            why = self._recovery.explain(silent, deadline)
             if why is Silence.GONE:
                 self._channel.close()
             elif why is Silence.PAUSED and self._is_unheard():
@@ -324,10 +324,14 @@ class Execution:
 
     # --- output and the end ---------------------------------------------------------------------------
 
-    def communicate(self) -> Outcome:
+    def communicate(self, patience: Deadline = NEVER) -> Outcome:
         """Send it with its input, take the output, and wait for the end.
 
+        Args:
+            patience: how long to wait for it; it is left to end by itself then.
+
         Raises:
+            StillRunning: `patience` is over.
             ContainerNotRunning: the container reached the end of its lifetime; nothing was run.
             CommandInterrupted: the container or the engine ended under it.
             InvalidInput: there is no such user or directory; nothing was run.
@@ -335,10 +339,13 @@ class Execution:
         try:
             self.send()
             if self.request.input is not None:
-                self.feed(self.request.input)
+                self.feed(self.request.input, None if patience is NEVER else patience.remaining)
                 self.end_input()
-            while self.take() is not None:
+            while self.take(patience=patience) is not None:
                 pass
+        except StillRunning:
+            self.leave()
+            raise
         except PodkitError as exc:
             if exc is not self.error:  # a callback's own
                 self.abandon()
@@ -405,7 +412,7 @@ class Execution:
             try:
                 if taken and not self.ended:
                     self._channel.wait(self._call, lambda: self._call.over, Deadline.after(0))
-                    self._look()
+                    self._look(self._deadline)
                     if self._call.over:
                         self._finish()
             except SessionBusy:  # in a signal's handler, which cannot look

@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 
 from podkit.agent import file_scripts
 from podkit.agent.execution import Execution, StillRunning
-from podkit.agent.file_tasks import FILE_SECONDS, FileTask, renaming
+from podkit.agent.file_tasks import FILE_SECONDS, FileTask, printable, renaming
 from podkit.agent.records import (
     KEEP_MODE,
     PIECE_BYTES,
@@ -286,6 +286,8 @@ def _ending(execution: Execution, task: FileTask) -> Iterator[None]:
     except RecordViolation as exc:
         execution.abandon()
         task.fail(FileError, f"the agent's answer makes no sense ({exc}): close the session, it was tampered with")
+    except CommandInterrupted as exc:
+        raise CommandInterrupted(f"cannot {task.doing} '{printable(task.path)}': {exc}") from exc
     except BaseException:  # such as Ctrl-C, or a full disk of this host
         execution.abandon()
         raise
@@ -347,7 +349,7 @@ def _explain_end(execution: Execution, task: FileTask) -> NoReturn:
     if outcome.timed_out:
         task.too_late()
     if outcome.container_restarted:
-        raise CommandInterrupted(f"cannot {task.doing} '{task.path}': the container had to be restarted under it")
+        raise CommandInterrupted("the container had to be restarted under it")
     if outcome.oom_killed:
         task.fail(FileError, "the kernel killed it for memory: raise memory_limit, or end what uses it up")
     task.fail(FileError, f"the agent's part for files ended with exit code {outcome.exit_code}")

@@ -17,11 +17,11 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 from podkit.agent.commands import CommandRequest, Outcome
-from podkit.agent.execution import why_no_program, why_not_started
+from podkit.agent.execution import StillRunning, why_no_program, why_not_started
 from podkit.agent.protocol import Failure
 from podkit.agent.runner import Runner, latest
-from podkit.errors import ContainerError, InvalidInput, ProcessFailedToStart, ProcessNotFound
-from podkit.utils._deadline import Deadline, wait_until
+from podkit.errors import ContainerError, EngineTimeout, InvalidInput, ProcessFailedToStart, ProcessNotFound
+from podkit.utils._deadline import NEVER, Deadline, wait_until
 
 NOTE_MAX_BYTES = 16 << 10
 PROCESSES_MAX = 1024
@@ -188,7 +188,8 @@ class ContainerProcesses:
     - `ContainerNotFound` and `ContainerNotRunning` before anything was sent;
     - `CommandInterrupted` where the container or the engine ended meanwhile; what was asked for may have been done;
     - `ProcessNotFound` where there is no such process;
-    - `ContainerError` where the agent does not answer, or what it says cannot be right.
+    - `EngineTimeout` where nothing answers before the deadline, 20 s where there is none;
+    - `ContainerError` where the keeper does not answer, or what is said cannot be right.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -221,19 +222,22 @@ class ContainerProcesses:
         outcome = self._ask(container_id, ["list"], max_output_bytes=_ROW_MAX_BYTES * PROCESSES_MAX)
         return self._rows(outcome, "", limit=PROCESSES_MAX)
 
-    def look(self, container_id: str, id: str, *, wait: float = 0) -> Row:
+    def look(self, container_id: str, id: str, *, wait: float = 0, deadline: Deadline = NEVER) -> Row:
         """Look at one process, waiting for so many seconds while it runs."""
-        [row] = self._rows(self._ask(container_id, ["look", id, str(round(wait * 1000))], wait=wait), id, limit=1)
+        argv = ["look", id, str(round(wait * 1000))]
+        [row] = self._rows(self._ask(container_id, argv, wait=wait, deadline=deadline), id, limit=1)
         return row
 
     def stop(self, container_id: str, id: str, milliseconds: int) -> Row:
         """End a process and what it has started, by SIGKILL once so many milliseconds are over; look at it then."""
-        deadline = Deadline.after(milliseconds / 1000 + _KILL_SECONDS)
+        seconds = milliseconds / 1000
+        deadline = Deadline.after(seconds + _KILL_SECONDS)
         found: list[Row] = []
 
         def stopped() -> bool:
             try:
-                outcome = self._ask(container_id, ["stop", id, str(milliseconds)], wait=milliseconds / 1000)
+                argv = ["stop", id, str(milliseconds)]
+                outcome = self._ask(container_id, argv, wait=seconds, deadline=latest(seconds + _KILL_SECONDS))
                 found[:] = self._rows(outcome, id, limit=1)
             except ContainerError as exc:
                 # where it has left no process to be made, the agent itself tells its keeper, and can say more soon
@@ -266,13 +270,14 @@ class ContainerProcesses:
         self._check(outcome, id)
         return parse_piece(outcome.stdout.data, stream)
 
-    def write(self, container_id: str, id: str, data: bytes, wait: float) -> int:
+    def write(self, container_id: str, id: str, data: bytes, wait: float, *, deadline: Deadline = NEVER) -> int:
         """Write to the input of a process; return how many bytes it took within so many seconds.
 
         Raises:
             BrokenPipeError: it reads no input.
         """
-        outcome = self._ask(container_id, ["input", id, str(round(wait * 1000))], wait=wait, input=data)
+        argv = ["input", id, str(round(wait * 1000))]
+        outcome = self._ask(container_id, argv, wait=wait, input=data, deadline=deadline)
         self._check(outcome, id)
         if len(outcome.stdout.data) != _TAKEN.size:
             raise _nonsense(f"{len(outcome.stdout.data)} bytes about its input")
@@ -299,6 +304,7 @@ class ContainerProcesses:
         wait: float = 0,
         input: bytes | None = None,
         max_output_bytes: int = _ROW_MAX_BYTES,
+        deadline: Deadline = NEVER,
     ) -> Outcome:
         request = CommandRequest(
             argv=["process", *argv],
@@ -309,7 +315,12 @@ class ContainerProcesses:
             max_output_bytes=max_output_bytes,
             built_in=True,
         )
-        return self._runner.prepare(container_id, request, latest(request.timeout)).communicate()
+        deadline = min(deadline, latest(request.timeout), key=lambda it: it.at)
+        execution = self._runner.prepare(container_id, request, deadline)
+        try:
+            return execution.communicate(deadline)
+        except StillRunning:
+            raise EngineTimeout("the container did not answer in time; where its engine does, try again") from None
 
     def _rows(self, outcome: Outcome, id: str, *, limit: int) -> list[Row]:
         self._check(outcome, id)

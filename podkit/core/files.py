@@ -13,9 +13,11 @@ from typing import Literal, Protocol, TypeVar
 
 from podkit.agent.files import READ_LIMIT_BYTES, ContainerFiles, Progress
 from podkit.agent.records import Entry
+from podkit.agent.runner import latest
 from podkit.core import _checks
 from podkit.core._checks import StrPath
 from podkit.errors import FileError, FileMissing, InvalidInput, NotADirectory, NotText
+from podkit.utils._deadline import NEVER, Deadline
 from podkit.utils.paths import resolve_container_path, resolve_file_path
 
 __all__ = ["Downloaded", "FileInfo", "FileType", "Progress", "SessionFiles"]
@@ -91,7 +93,9 @@ class _Sessions(Protocol):
     @property
     def container_manager(self) -> _Manager: ...
 
-    def in_container(self, user_id: str, session_id: str, action: Callable[[str], T]) -> T: ...
+    def in_container(
+        self, user_id: str, session_id: str, action: Callable[[str], T], deadline: Deadline = NEVER
+    ) -> T: ...
 
 
 class SessionFiles:
@@ -121,8 +125,9 @@ class SessionFiles:
         self._sessions = sessions
         self._key = user_id, session_id
 
-    def _use(self, action: Callable[[ContainerFiles, str], T]) -> T:
-        return self._sessions.in_container(*self._key, lambda id: action(self._sessions.container_manager.files, id))
+    def _use(self, action: Callable[[ContainerFiles, str], T], deadline: Deadline = NEVER) -> T:
+        files = self._sessions.container_manager.files
+        return self._sessions.in_container(*self._key, lambda id: action(files, id), deadline)
 
     # --- contents -----------------------------------------------------------------------------------
 
@@ -364,7 +369,8 @@ class SessionFiles:
         from podkit.agent import transfers  # late: few programs move directories
 
         self._use(
-            lambda files, id: transfers.upload(files, id, source, inside, user=who, timeout=seconds, progress=progress)
+            lambda files, id: transfers.upload(files, id, source, inside, user=who, timeout=seconds, progress=progress),
+            latest(seconds),
         )
         return Path(inside)
 
@@ -427,7 +433,8 @@ class SessionFiles:
                 user=who,
                 timeout=seconds,
                 progress=progress,
-            )
+            ),
+            latest(seconds),
         )
         return Downloaded(target, done.files, done.size, done.skipped)
 

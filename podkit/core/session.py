@@ -417,11 +417,11 @@ class BaseSessionManager:
             lambda prepared: self._use(entry, lambda id: manager.open(id, request, prepared), deadline)
         )
 
-    def in_container(self, user_id: str, session_id: str, action: Callable[[str], T]) -> T:
+    def in_container(self, user_id: str, session_id: str, action: Callable[[str], T], deadline: Deadline = NEVER) -> T:
         """Do something with the session's running container, given its id; it is brought back first where needed.
 
         `action` is repeated where it raised `ContainerNotFound` or `ContainerNotRunning`, which must mean that it did
-        nothing.
+        nothing. `deadline` is for bringing it back; it is not passed on.
 
         Raises:
             InvalidInput: an id cannot be right.
@@ -429,7 +429,7 @@ class BaseSessionManager:
             ContainerNotRunning: the container is paused, or was lost again and again.
             EngineError: it could not be brought back.
         """
-        return self._use(self._require(user_id, session_id), action)
+        return self._use(self._require(user_id, session_id, deadline), action, deadline)
 
     def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
         """Write a file of the session, in one step, and return its absolute path inside.

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, Self, TypeVar, get_args
 
 from podkit.agent.commands import CommandRequest
 from podkit.agent.processes import ContainerProcesses, Left, Row
+from podkit.agent.runner import latest
 from podkit.core import _checks
 from podkit.core._checks import CommandLike, StrPath
 from podkit.core.command import check_signal
@@ -20,7 +21,7 @@ from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted, InvalidInput, ProcessNotFound, ProcessStillRunning
 from podkit.processes._names import NAME_MAX_BYTES, default_name
 from podkit.processes.models import LogPiece, Process, ProcessStatus, bring_up_to_date, to_note, to_process, vanish
-from podkit.utils._deadline import Deadline
+from podkit.utils._deadline import NEVER, Deadline
 from podkit.utils._fork import renew_after_fork
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 class _InContainer(Protocol):
     """Calls an action with the id of the container; made anew where it is lost, if a session is behind it."""
 
-    def __call__(self, action: Callable[[str], T]) -> T: ...
+    def __call__(self, action: Callable[[str], T], deadline: Deadline) -> T: ...
 
 
 class ProcessManager:
@@ -79,7 +80,7 @@ class ProcessManager:
                 f"container {record.name} is that of session {record.session_id!r} of user {record.user_id!r}: "
                 "pass these, or the container of the session"
             )
-        self._begin(container_manager, lambda action: action(id), user_id, session_id)
+        self._begin(container_manager, lambda action, deadline: action(id), user_id, session_id)
 
     @classmethod
     def of_session(cls, sessions: BaseSessionManager, user_id: str, session_id: str) -> Self:
@@ -90,7 +91,7 @@ class ProcessManager:
         made = cls.__new__(cls)
         made._begin(
             sessions.container_manager,
-            lambda action: sessions.in_container(user_id, session_id, action),
+            lambda action, deadline: sessions.in_container(user_id, session_id, action, deadline),
             user_id,
             session_id,
         )
@@ -172,15 +173,15 @@ class ProcessManager:
             self._started[id] = container
         return process
 
-    def _use(self, action: Action[T]) -> T:
-        return self._in_container(lambda id: action(self._containers.processes, id))
+    def _use(self, action: Action[T], deadline: Deadline = NEVER) -> T:
+        return self._in_container(lambda id: action(self._containers.processes, id), deadline)
 
-    def _repeat(self, action: Action[T]) -> T:
+    def _repeat(self, action: Action[T], deadline: Deadline = NEVER) -> T:
         """Do what may be done twice: once more, where the channel broke under it."""
         try:
-            return self._use(action)
+            return self._use(action, deadline)
         except CommandInterrupted:
-            return self._use(action)
+            return self._use(action, deadline)
 
     # --- looking ------------------------------------------------------------------------------------
 
@@ -191,9 +192,12 @@ class ProcessManager:
         """
         return self._look(check_process_id(id))
 
-    def _look(self, id: str, wait: float = 0) -> Process:
+    def _look(self, id: str, wait: float = 0, deadline: Deadline = NEVER) -> Process:
+        def look(processes: ContainerProcesses, container: str) -> Row:
+            return processes.look(container, id, wait=wait, deadline=deadline)
+
         try:
-            row = self._repeat(lambda processes, container: processes.look(container, id, wait=wait))
+            row = self._repeat(look, deadline)
         except ProcessNotFound:
             with self._lock:
                 if id not in self._known:
@@ -221,11 +225,13 @@ class ProcessManager:
 
         Raises:
             ProcessStillRunning: it runs on; it is a `TimeoutError` too.
+            EngineTimeout: the engine does not say so within two seconds of that.
         """
         check_process_id(id)
-        patience = Deadline.after(None if timeout is None else _check_seconds(timeout))
+        seconds = None if timeout is None else _check_seconds(timeout)
+        patience, answered = Deadline.after(seconds), latest(seconds)
         while True:
-            process = self._look(id, min(_WAIT_SECONDS, patience.remaining))
+            process = self._look(id, min(_WAIT_SECONDS, patience.remaining), answered)
             if not process.is_running:
                 return process
             if patience.expired:
@@ -332,10 +338,14 @@ class ProcessManager:
 
         Raises:
             BrokenPipeError: it has no input, it reads no more, or it has ended.
+            EngineTimeout: the engine does not answer within two seconds of that; some may have been written.
         """
         check_process_id(id)
         content, seconds = _checks.check_content(data, "data"), _check_seconds(timeout)
-        return self._use(lambda processes, container: processes.write(container, id, content, seconds))
+        answered = latest(seconds)
+        return self._use(
+            lambda processes, container: processes.write(container, id, content, seconds, deadline=answered), answered
+        )
 
     def close_stdin(self, id: str) -> None:
         """Let a process read the end of its input; harmless for one whose input is closed, or that has none."""

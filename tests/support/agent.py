@@ -80,9 +80,12 @@ class ProcessStream:
 
 
 @contextmanager
-def local_channel(lifetime: str = "infinity") -> Iterator[Channel]:
-    """A channel to an agent of its own, greeted."""
-    stream = ProcessStream("channel", lifetime)
+def local_channel() -> Iterator[Channel]:
+    """A channel to an agent of its own, greeted.
+
+    Its lifetime has no end: it would wait for the background processes of whatever containers this machine has.
+    """
+    stream = ProcessStream("channel", "infinity")
     channel = Channel(stream)
     try:
         channel.greet(soon())

@@ -10,11 +10,15 @@ import uuid
 import pytest
 
 from podkit import get_docker_session
+from podkit.agent.call import Call
+from podkit.agent.channel import ChannelBroken
+from podkit.agent.links import Links
 from podkit.backends.docker import DockerBackend
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig
 from podkit.errors import CommandInterrupted
 from tests.integration.conftest import OpenSession, long_config
+from tests.support.agent import soon
 from tests.support.engine import Engine, container_of
 from tests.support.payloads import MARK
 from tests.support.processes import start_python
@@ -48,6 +52,21 @@ def until_the_end(engine: Engine, id: str, *, seconds: float) -> float:
 def test_a_container_without_commands_ends_with_its_lifetime(open_session: OpenSession, engine: Engine) -> None:
     id = container_of(open_session(ContainerConfig(container_lifetime_seconds=2)))
     assert until_the_end(engine, id, seconds=10) > 0.5
+
+
+def test_a_channel_says_farewell_at_the_end_of_the_lifetime(open_session: OpenSession) -> None:
+    """So a command that was sent a moment too late is known to have run nowhere."""
+    session = open_session(ContainerConfig(container_lifetime_seconds=2))
+    backend = DockerBackend()
+    backend.connect()
+    links = Links(backend)
+    link = links.get(container_of(session), None, soon())
+    assert link is not None
+    with pytest.raises(ChannelBroken) as caught:
+        link.channel.wait(Call(0), lambda: False, soon())
+    assert caught.value.nothing_sent
+    links.close()
+    backend.close()
 
 
 def test_a_lifetime_begins_anew_at_the_end_of_a_command(open_session: OpenSession, engine: Engine) -> None:

@@ -6,10 +6,13 @@ import gc
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import docker
 import pytest
@@ -39,19 +42,39 @@ NOISE = 1.0
 LONGEST = 1.5 * ENGINE_CALL_SECONDS
 """Of a call that has no timeout: one call of the engine, and what the agent was asked before."""
 
+NOBODYS = str(uuid.UUID(int=0))
+"""A background process that no container knows."""
+
 Call = Callable[[SessionProxy], object]
+
+
+def download(session: SessionProxy) -> None:
+    with TemporaryDirectory() as here:
+        session.files.download("f", Path(here, "copy"), timeout=TIMEOUT)
+
 
 WITH_TIMEOUT: Mapping[str, Call] = {
     "execute_command": lambda session: session.execute_command("true", timeout=TIMEOUT),
     "popen": lambda session: session.popen("true", timeout=TIMEOUT),
+    "upload": lambda session: session.files.upload(__file__, "copy", timeout=TIMEOUT),
+    "download": download,
+    "wait": lambda session: session.processes.wait(NOBODYS, timeout=TIMEOUT),
+    "write_stdin": lambda session: session.processes.write_stdin(NOBODYS, "input", timeout=TIMEOUT),
 }
 """Public calls that take a timeout."""
 
 WITHOUT_TIMEOUT: Mapping[str, Call] = {
     "get_accessible_ports": lambda session: session.get_accessible_ports(),
+    "read_file": lambda session: session.read_file("f"),
+    "write_file": lambda session: session.write_file("f", "new"),
+    "list": lambda session: session.files.list(),
+    "remove": lambda session: session.files.remove("f"),
+    "start_process": lambda session: session.processes.start_process("true"),
+    "stop_process": lambda session: session.processes.stop_process(NOBODYS, timeout=TIMEOUT),
+    "list_processes": lambda session: session.processes.list_processes(),
     "close": lambda session: session.close(),
 }
-"""Public calls that take none: the deadline is that of the engine's calls."""
+"""Public calls that take none, or the one of another thing: the deadline is that of the engine's calls."""
 
 
 @dataclass
@@ -85,7 +108,7 @@ def opened(calls: Mapping[str, Call], open_session: OpenSession) -> dict[str, Se
     """Open a session for each call; its channel is open as well."""
     sessions = {name: open_session(session_id=name) for name in calls}
     for session in sessions.values():
-        session.execute_command("true")
+        session.write_file("f", "old")
     return sessions
 
 

@@ -376,18 +376,6 @@ def test_a_command_that_nobody_wants_the_number_of_says_nothing_of_its_start(cha
 # --- time and size --------------------------------------------------------------------------------------
 
 
-def test_a_channel_says_farewell_after_a_lifetime_of_idleness_and_not_before(channel: Channel) -> None:
-    with local_channel("1") as short:
-        began = time.monotonic()
-        assert finish(short, run(short, "/bin/sleep", "1.5")) == (0, EndFlag(0))
-        last = time.monotonic()
-        with pytest.raises(ChannelBroken) as caught:
-            short.wait(Call(0), lambda: False, soon())
-        assert caught.value.nothing_sent
-        assert time.monotonic() - began > 1.5 + 1  # not since `last`: a busy machine tells of the end late
-        assert time.monotonic() - last < 5
-
-
 def test_an_idle_channel_takes_no_time_and_little_memory(channel: Channel) -> None:
     stream = channel._stream
     assert isinstance(stream, ProcessStream)
@@ -412,18 +400,6 @@ def test_a_channel_that_lacks_what_another_one_may_get_ends_with_a_code_of_its_o
     limited = ["sh", "-c", 'ulimit -n 3; exec "$0" channel 60', binary.file_for()]
     ended = subprocess.run(limited, check=False, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr.startswith(b"signalfd4: ")) == (IN_WANT, b"", True)
-
-
-def test_the_first_process_ends_with_its_lifetime_and_by_sigterm() -> None:
-    began = time.monotonic()
-    assert subprocess.run([binary.file_for(), "sleep", "1"], check=False, timeout=60).returncode == 0
-    assert time.monotonic() - began > 0.9
-
-    process = subprocess.Popen([binary.file_for(), "sleep", "infinity"])
-    stat = Path(f"/proc/{process.pid}/stat")
-    assert eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")  # it waits for signals
-    process.terminate()
-    assert process.wait(60) == 143
 
 
 DRAIN = """

@@ -9,6 +9,7 @@ from podkit.agent.commands import CommandRequest
 from podkit.agent.processes import ContainerProcesses, Left, Piece, Row, State
 from podkit.core.manager import SimpleContainerManager
 from podkit.errors import ProcessNotFound
+from podkit.utils._deadline import NEVER, Deadline
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -59,7 +60,7 @@ class FakeProcesses(ContainerProcesses):
     def look_at_all(self, container_id: str) -> list[Row]:
         return list(self.rows.values())
 
-    def look(self, container_id: str, id: str, *, wait: float = 0) -> Row:
+    def look(self, container_id: str, id: str, *, wait: float = 0, deadline: Deadline = NEVER) -> Row:
         if wait:
             self.asked.append(("wait", wait))
         return self._find(id)

@@ -31,6 +31,9 @@ FILE_SECONDS = 300.0
 LATE = 110
 """Linux's error number of what is over its time."""
 
+NOT_THE_OWNER: Mapping[int, str] = {1: "only its owner may change its mode; without a new mode it can be written"}
+"""Words for the error number of a write that sets a mode."""
+
 _ANSWER_BYTES = 16 << 10  # the whole answer of a `put`
 
 _ERRORS: dict[int, tuple[type[FileError], int | None, str]] = {

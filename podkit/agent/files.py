@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 
 from podkit.agent import file_scripts
 from podkit.agent.execution import Execution, StillRunning
-from podkit.agent.file_tasks import FILE_SECONDS, FileTask, printable, renaming
+from podkit.agent.file_tasks import FILE_SECONDS, NOT_THE_OWNER, FileTask, printable, renaming
 from podkit.agent.records import (
     KEEP_MODE,
     PIECE_BYTES,
@@ -119,7 +119,8 @@ class ContainerFiles:
         Raises:
             NotSupported: there is a `mode`, and the container has no agent.
         """
-        task = FileTask(doing="write", path=path, argv=["put", str(path)], user=user)
+        reasons = {} if mode is None else NOT_THE_OWNER
+        task = FileTask(doing="write", path=path, argv=["put", str(path)], user=user, reasons=reasons)
         begin = encode_entry(Entry(b"", KEEP_MODE if mode is None else mode)) + encode_data_header(len(content))
         try:
             self.put(container_id, task, [begin, content, encode_mark(Mark.END)])
@@ -349,7 +350,10 @@ def _explain_end(execution: Execution, task: FileTask) -> NoReturn:
     if outcome.timed_out:
         task.too_late()
     if outcome.container_restarted:
-        raise CommandInterrupted("the container had to be restarted under it")
+        raise CommandInterrupted(
+            "the container had to be restarted under it: something inside ended podkit's agent, perhaps the kernel for "
+            "want of memory (memory_limit; a tmpfs counts)"
+        )
     if outcome.oom_killed:
         task.fail(FileError, "the kernel killed it for memory: raise memory_limit, or end what uses it up")
     task.fail(FileError, f"the agent's part for files ended with exit code {outcome.exit_code}")

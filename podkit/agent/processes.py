@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -108,7 +108,7 @@ class Piece:
     Attributes:
         offset: of its first byte.
         data: the bytes.
-        ended: whether nothing more will ever be printed.
+        ended: whether nothing follows, now or ever.
     """
 
     offset: int
@@ -268,7 +268,8 @@ class ContainerProcesses:
         argv = ["log", id, number, str(offset), str(max_bytes), str(round(wait * 1000))]
         outcome = self._ask(container_id, argv, wait=wait, max_output_bytes=_PIECE.size + max_bytes)
         self._check(outcome, id)
-        return parse_piece(outcome.stdout.data, stream)
+        piece = parse_piece(outcome.stdout.data, stream)
+        return replace(piece, ended=piece.ended and len(piece.data) < max_bytes)  # else there may be more
 
     def write(self, container_id: str, id: str, data: bytes, wait: float, *, deadline: Deadline = NEVER) -> int:
         """Write to the input of a process; return how many bytes it took within so many seconds.

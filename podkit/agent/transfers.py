@@ -58,6 +58,7 @@ def upload(
         timeout=timeout,
         reasons=_late(timeout)
         | {
+            1: "it is another user's, who alone may change its mode: upload it as that user",
             17: "something else than a directory is there: remove it, or give another path",
             21: f"a directory is there: give the whole path of the file, such as '{printable(path / local.name)}'",
         },

@@ -19,6 +19,17 @@ def _program(name: str, path: Path) -> tuple[tarfile.TarInfo, bytes]:
     return entry, content
 
 
+def of_directories(modes: Mapping[str, int]) -> bytes:
+    """Return an archive of empty directories, by path, with these modes."""
+    return _archive((_directory(path, mode), b"") for path, mode in modes.items())
+
+
+def _directory(path: str, mode: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(path)
+    entry.type, entry.mode = tarfile.DIRTYPE, mode
+    return entry
+
+
 def _archive(entries: Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     made = BytesIO()
     with tarfile.open(fileobj=made, mode="w") as archive:

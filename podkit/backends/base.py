@@ -50,7 +50,7 @@ class MountSpec:
         read_only: whether it refuses to be written to.
         subpath: the directory of the volume that is mounted alone, made where it is missing; `""` for all of it.
         size_bytes: how much a `tmpfs` may hold; `None` for the engine's default.
-        mode: the permissions of a `tmpfs`; `None` for the engine's default.
+        mode: the permissions of a `tmpfs`; `None` opens it to every user, as `/tmp`.
     """
 
     type: Literal["bind", "volume", "tmpfs"]

@@ -27,6 +27,7 @@ from podkit.backends._docker_errors import (
     start_error,
 )
 from podkit.backends._docker_json import container_request, exec_request, published_ports, workload_info, workload_row
+from podkit.backends._docker_tmpfs import open_tmpfs
 from podkit.backends._docker_volume import SharedVolumes
 from podkit.backends._endpoint import Endpoint, dial, find_endpoints
 from podkit.backends._frames import FrameReader
@@ -192,6 +193,7 @@ class DockerBackend:
             except Refused as exc:
                 raise _creation_error(api, exc, spec) from exc
             try:
+                open_tmpfs(api, id, spec.mounts)
                 for network in spec.networks[1:]:  # before API 1.44, creating takes one network only
                     api.ask("POST", "networks", network, "connect", body={"Container": id})
             except BaseException as exc:

@@ -228,23 +228,20 @@ def check_age(value: object, what: str) -> float:
     return _seconds(value)
 
 
-def memory_bytes(value: str | int) -> int:
-    """Give a memory limit such as `512m`, `1g` or a number of bytes in bytes."""
-    if isinstance(value, bool):
-        raise InvalidInput(f"memory_limit={shown(value)}: use bytes or a suffix, such as '512m'")
-    if isinstance(value, int):
-        size = value
-    else:
-        match = _MEMORY.fullmatch(value)
-        if not match:
-            raise InvalidInput(f"memory_limit={shown(value)}: use bytes or a suffix, such as '512m'")
+def memory_bytes(value: str | int, what: str = "memory_limit", least_bytes: int = _MEMORY_MINIMUM) -> int:
+    """Return an amount of memory, such as `512m`, `1g` or a number of bytes, in bytes."""
+    amount: float
+    if isinstance(value, str) and (match := _MEMORY.fullmatch(value)):
         amount = float(match[1]) * _MEMORY_UNITS[(match[2] or "").lower()[:1]]
-        size = int(amount) if amount < _MEMORY_MAXIMUM else _MEMORY_MAXIMUM
-    if size >= _MEMORY_MAXIMUM:
-        raise InvalidInput(f"memory_limit={shown(value)} is more than any engine can count: use less, such as '512m'")
-    if size < _MEMORY_MINIMUM:
-        raise InvalidInput(f"memory_limit={shown(value)} is less than the engine's minimum: use at least '6m'")
-    return size
+    elif isinstance(value, int) and not isinstance(value, bool):
+        amount = value
+    else:
+        raise InvalidInput(f"{what}={shown(value)}: use bytes or a suffix, such as '512m'")
+    if amount >= _MEMORY_MAXIMUM:
+        raise InvalidInput(f"{what}={shown(value)} is more than any engine can count: use less, such as '512m'")
+    if amount < least_bytes:
+        raise InvalidInput(f"{what}={shown(value)} is too little: use at least {least_bytes} bytes")
+    return int(amount)
 
 
 def check_user(value: object) -> str:

@@ -24,9 +24,14 @@ _KEYS = {"Type": str, "Target": str, "Source": str, "ReadOnly": bool}
 _TYPES = ("bind", "volume", "tmpfs")
 
 
-def mount_to_dict(mount: Mount) -> dict[str, Any]:
-    """Return a mount of a configuration as Docker's mount dict."""
+def mount_to_dict(mount: Mount, memory_bytes: int) -> dict[str, Any]:
+    """Return a mount of a configuration as Docker's mount dict; `memory_bytes` is what the container may have.
+
+    A tmpfs that may hold all of that would be full at the cost of whatever runs.
+    """
     made: dict[str, Any] = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
+    if mount.type == "tmpfs":
+        return made | {"TmpfsOptions": {"SizeBytes": mount.size_bytes or memory_bytes // 2}}
     return made | ({"Source": mount.source} if mount.source else {})
 
 

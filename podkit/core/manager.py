@@ -712,7 +712,7 @@ class SimpleContainerManager(BaseContainerManager):
 
     def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:
         """See `BaseContainerManager.get_mounts`. Makes the workspace where it is missing."""
-        mounts = [mount_to_dict(mount) for mount in config.volumes]
+        mounts = [mount_to_dict(mount, config.memory_limit_bytes) for mount in config.volumes]
         if self.volume_name is not None:
             relative = get_workspace_path(".", user_id, session_id)
             workspace = {

@@ -28,6 +28,7 @@ DEFAULT_IMAGE = "python:3.11-alpine"
 
 _PIDS_MINIMUM = 4  # the first process, its channel, what watches a command, and the command
 _PIDS_MAXIMUM = 1 << 22  # of the kernel
+_PAGE_BYTES = 4096
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
 MountType = Literal["bind", "volume", "tmpfs"]
@@ -42,12 +43,15 @@ class Mount(Model):
         target: absolute path inside the container.
         read_only: whether the container may only read it.
         type: what kind of mount it is.
+        size: how much a `tmpfs` may hold: bytes, or `64m`, `1g`. It counts as memory of the container; by default half of
+            the `memory_limit`.
     """
 
     source: PathText = ""
     target: PathText
     read_only: bool = False
     type: MountType = "bind"
+    size: str | int | None = None
 
     if TYPE_CHECKING:  # the fields are `str`, but paths are taken too
 
@@ -58,6 +62,7 @@ class Mount(Model):
             source: str | PurePath = "",
             read_only: bool = False,
             type: MountType = "bind",
+            size: str | int | None = None,
         ) -> None: ...
 
     @validates("target")
@@ -81,7 +86,14 @@ class Mount(Model):
                 )
         elif self.source:
             raise InvalidInput(f"source={_checks.shown(self.source)}: a tmpfs mount has no source, leave it out")
+        if self.size_bytes is not None and self.type != "tmpfs":
+            raise InvalidInput(f"size={_checks.shown(self.size)}: only a tmpfs mount has a size, leave it out")
         return self
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The size in bytes, where one is set."""
+        return None if self.size is None else _checks.memory_bytes(self.size, "size", _PAGE_BYTES)
 
 
 class StartupVerificationConfig(Model):

@@ -95,9 +95,12 @@ class WorkloadContract(Contract):
     def test_an_image_of_a_registry_that_does_not_answer_is_named(self, backend: Backend, workloads: Workloads) -> None:
         refuses(backend, workloads.spec(image="registry.invalid/podkit-test/none:1"), ImageNotFound, "registry.invalid")
 
-    def test_memory_that_is_mounted_can_be_written(self, backend: Backend, workloads: Workloads) -> None:
+    def test_memory_that_is_mounted_is_every_users_at_each_start(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start(mounts=[MountSpec(type="tmpfs", target="/scratch")])
-        assert run(backend, id, ["sh", "-c", "echo kept > /scratch/f; cat /scratch/f"]).stdout == b"kept\n"
+        write = ["sh", "-c", "echo kept > /scratch/f; cat /scratch/f"]
+        assert run(backend, id, write, user="1234").stdout == b"kept\n"
+        backend.restart_workload(id)
+        assert run(backend, id, write, user="1234").stdout == b"kept\n"
 
     # --- starting -----------------------------------------------------------------------------------
 

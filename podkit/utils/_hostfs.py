@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePath
 
@@ -27,11 +27,11 @@ from podkit.errors import (
     NotAFile,
     PathEscape,
 )
+from podkit.utils._newfile import NewFile, temporary_name
 
 _AT_FDCWD = -100
 _O_PATH = getattr(os, "O_PATH", 0)
 DIRECTORY_FLAGS = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
-TEMPORARY = ".podkit-"
 _MAKING_TRIES = 64
 
 
@@ -156,22 +156,13 @@ def write_file(root: str | os.PathLike[str], path: PurePath, content: bytes) -> 
         os.makedirs(root, exist_ok=True)
         with opened(_open_root(root)) as top, opened(_open_parent(top, path)) as parent:
             existing = check_replaceable(parent, path)
-            temporary = TEMPORARY + os.urandom(8).hex()
-            fd = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
-            )
-            try:
-                with open(fd, "wb", buffering=0) as file:
-                    write_all(file.fileno(), content)
-                    if existing and (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
-                        with suppress(PermissionError):
-                            os.fchown(file.fileno(), existing.st_uid, existing.st_gid)
-                    os.fchmod(file.fileno(), stat.S_IMODE(existing.st_mode) & 0o777 if existing else 0o644)
-                os.rename(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary, dir_fd=parent)
-                raise
+            with closing(NewFile(os.dup(parent), path.name, 0o600)) as file:
+                write_all(file.fd, content)
+                if existing and (existing.st_uid, existing.st_gid) != (os.geteuid(), os.getegid()):
+                    with suppress(PermissionError):
+                        os.fchown(file.fd, existing.st_uid, existing.st_gid)
+                os.fchmod(file.fd, stat.S_IMODE(existing.st_mode) & 0o777 if existing else 0o644)
+                file.appear()
 
 
 def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.stat_result | None:
@@ -278,7 +269,7 @@ def _empty(directory: int, top: int) -> list[str]:
             elif directory == top:
                 moved.append(name)
             else:
-                unique = TEMPORARY + os.urandom(16).hex()
+                unique = temporary_name()
                 os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
                 moved.append(unique)
     return moved

@@ -20,7 +20,6 @@ from podkit.core._checks import over
 from podkit.errors import FileError, FileExists, FileTooLarge, NotAFile, PathEscape, TooManyFiles
 from podkit.utils._hostfs import (
     DIRECTORY_FLAGS,
-    TEMPORARY,
     check_replaceable,
     file_errors,
     kind_of,
@@ -28,6 +27,7 @@ from podkit.utils._hostfs import (
     walk,
     write_all,
 )
+from podkit.utils._newfile import NewFile, temporary_name
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PIECE_BYTES = 1 << 20
@@ -156,7 +156,8 @@ class TreeWriter:
         self._names = 0
         self._root: int | None = None  # of the tree
         self._opened: OrderedDict[PurePath, int] = OrderedDict()  # directories below it, the last used one last
-        self._file: _NewFile | None = None
+        self._file: NewFile | None = None
+        self._path = top  # of that file
         self._folds = False
         self._seen: set[bytes] = set()
 
@@ -165,7 +166,7 @@ class TreeWriter:
 
     def __exit__(self, *_: object) -> None:
         if self._file:
-            self._file.drop()
+            self._file.close()
         for fd in (self._root, *self._opened.values()):
             if fd is not None:
                 os.close(fd)
@@ -190,7 +191,7 @@ class TreeWriter:
             elif stat.S_ISDIR(mode):
                 self._make_directory(path, mode)
             elif stat.S_ISREG(mode):
-                self._file = _NewFile(os.dup(self._open_parent(path)), self._top / path, mode)
+                self._begin_file(os.dup(self._open_parent(path)), self._top / path, mode)
             else:
                 self.skipped.append(str(path))
 
@@ -205,26 +206,37 @@ class TreeWriter:
         self.size += len(data)
         if self.size > self._max_bytes:
             why = over("bytes", "max_bytes", self._max_bytes, self.size)
-            raise FileTooLarge(f"cannot download to '{self._top}': {why}", filename=str(self._file.path))
-        with file_errors(self._file.path, _DOING):
+            raise FileTooLarge(f"cannot download to '{self._top}': {why}", filename=str(self._path))
+        with file_errors(self._path, _DOING):
             write_all(self._file.fd, data)
 
     def end(self) -> None:
         """Let the file that was begun appear."""
         assert self._file is not None
-        with file_errors(self._file.path, _DOING):
-            self._file.keep()
+        with file_errors(self._path, _DOING):
+            self._file.appear()
+        self._file.close()
         self._file = None
         self.files += 1
 
     def _begin_top(self, mode: int) -> None:
         above = _open_above(self._top)
         if not stat.S_ISDIR(mode):
-            self._file = _NewFile(above, self._top, mode)
+            self._begin_file(above, self._top, mode)
             return
         with opened(above):
             self._root = _enter_directory(above, self._top, mode)
         self._folds = _folds_case(self._root)
+
+    def _begin_file(self, directory: int, path: Path, mode: int) -> None:
+        """Begin a file; `directory` is a descriptor of where it will be, and is given away."""
+        try:
+            check_replaceable(directory, path, _DOING)
+        except BaseException:
+            os.close(directory)
+            raise
+        self._path = path
+        self._file = NewFile(directory, path.name, (mode & 0o777) | 0o600)
 
     def _checked(self, below: bytes) -> PurePath:
         """Give the path of an entry, which the container may have chosen to do harm."""
@@ -298,44 +310,9 @@ def _enter_directory(parent: int, path: Path, mode: int) -> int:
         raise FileExists(f"cannot {_DOING} '{path}': {why}", filename=str(path)) from None
 
 
-class _NewFile:
-    """A file that appears when it is complete; owns `directory`, the descriptor of where it will be."""
-
-    def __init__(self, directory: int, path: Path, mode: int) -> None:
-        self.path = path
-        self._directory = directory
-        self._temporary = TEMPORARY + os.urandom(8).hex()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            check_replaceable(directory, path, _DOING)
-            self.fd = os.open(self._temporary, flags, (mode & 0o777) | 0o600, dir_fd=directory)
-        except BaseException:
-            os.close(directory)
-            raise
-
-    def keep(self) -> None:
-        try:
-            os.rename(self._temporary, self.path.name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        except OSError:
-            self.drop()
-            raise
-        self._close()
-
-    def drop(self) -> None:
-        with suppress(OSError):
-            os.unlink(self._temporary, dir_fd=self._directory)
-        self._close()
-
-    def _close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            os.close(self._directory)
-        self.fd = -1
-
-
 def _folds_case(directory: int) -> bool:
     """Whether two names that differ in case alone are one here."""
-    name = TEMPORARY + os.urandom(8).hex()
+    name = temporary_name()
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
     try:
         os.stat(name.upper(), dir_fd=directory)

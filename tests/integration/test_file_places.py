@@ -12,7 +12,7 @@ from podkit.backends.docker import DockerBackend
 from podkit.core.manager import BaseContainerManager, SimpleContainerManager
 from podkit.core.models import ContainerConfig, Mount
 from podkit.core.session import BaseSessionManager
-from podkit.errors import FileDenied, FileError, TooManyFiles
+from podkit.errors import FileDenied, FileError, NoSpace, TooManyFiles
 from tests.integration.conftest import OpenSession, long_config
 from tests.support.engine import Engine, container_of
 from tests.support.processes import ask_python, start_python
@@ -121,7 +121,7 @@ def test_a_new_volume_on_the_workspace_is_every_users(
     assert inside(again, "touch h; ls") == "d\nf\nh\n"
 
 
-@pytest.mark.parametrize("target", ["/workspace", "/wd"])
+@pytest.mark.parametrize("target", ["/workspace", "/wd", "/data/scratch"])
 def test_a_tmpfs_is_every_users_at_each_start(
     open_session: OpenSession, backend: DockerBackend, engine: Engine, target: str
 ) -> None:
@@ -132,6 +132,19 @@ def test_a_tmpfs_is_every_users_at_each_start(
     inside(session, "touch f")
     engine.stop(container_of(session))
     assert inside(session, "ls; touch g; ls") == "g\n"
+    engine.client.containers.get(container_of(session)).restart(timeout=0)
+    assert inside(session, "ls; touch h; ls") == "h\n"
+
+
+def test_a_full_tmpfs_is_no_space_and_costs_nothing_that_runs(open_session: OpenSession) -> None:
+    scratch, small = Mount(target="/scratch", type="tmpfs"), Mount(target="/small", type="tmpfs", size="1m")
+    session = open_session(long_config(memory_limit="64m", volumes=[scratch, small]))
+    session.files.write_text("/scratch/f", "kept")
+
+    with pytest.raises(NoSpace):
+        session.files.write_bytes("/small/f", bytes(2 << 20))
+    assert "No space left" in session.execute_command("head -c 50m /dev/zero > /scratch/g").stderr
+    assert session.files.read_text("/scratch/f") == "kept"
 
 
 def test_a_file_that_is_mounted_below_the_working_directory_does_not_close_it(

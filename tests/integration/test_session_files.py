@@ -208,6 +208,23 @@ def test_another_user_may_do_it_and_then_owns_it(shell: SessionProxy, tmp_path: 
         files.read_text("roots", user="no-such-user")
 
 
+def test_a_mode_that_only_the_owner_may_set_is_refused_before_anything_is_lost(
+    shell: SessionProxy, tmp_path: Path
+) -> None:
+    files = shell.files
+    files.write_text("f", "old", mode=0o666)
+    (tmp_path / "f").write_text("new")
+    for act in (
+        lambda: files.write_text("f", "new", mode=0o600, user="nobody"),
+        lambda: files.upload(tmp_path / "f", "f", user="nobody"),
+    ):
+        with pytest.raises(FileDenied, match="mode"):
+            act()
+        assert inside(shell, "stat -c '%a %U' f; cat f") == "666 root\nold"
+    files.write_text("f", "new", mode=0o666, user="nobody")
+    assert inside(shell, "stat -c '%a %U' f; cat f") == "666 root\nnew"
+
+
 def test_links_are_followed_as_inside_and_never_to_the_host(open_session: OpenSession, tmp_path: Path) -> None:
     session, victim = open_session(), tmp_path / "victim"
     victim.write_text("secret of the host")

@@ -247,10 +247,28 @@ static int is_closed_directory(int error)
     return error == EACCES || error == EPERM || error == EROFS || error == ENOENT; /* the last one in /proc */
 }
 
+/* Whether the file that is there has the mode that it is to have; `mode` becomes the one that it has. */
+static int has_wanted_mode(mode_t *mode)
+{
+    struct stat about;
+    if (target.mode == KEEP_MODE)
+        return 1;
+    if (fstat(target.file, &about) != 0)
+        refuse(errno);
+    *mode = about.st_mode & 07777;
+    return *mode == (target.mode & 07777);
+}
+
 static void open_in_place(void)
 {
-    target.file = openat(target.directory, target.name, O_WRONLY | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    mode_t mode;
+    target.file = openat(target.directory, target.name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (target.file < 0)
+        refuse(errno);
+    /* whoever may write a file may not be its owner: ask by the mode that it has, before its content is lost */
+    if (!has_wanted_mode(&mode) && fchmod(target.file, mode) != 0)
+        refuse(errno);
+    if (ftruncate(target.file, 0) != 0)
         refuse(errno);
     target.in_place = 1;
 }
@@ -342,7 +360,8 @@ static void end_file(void)
         if (!has_appeared)
             copy_in_place();
     }
-    if (target.in_place && target.mode != KEEP_MODE && fchmod(target.file, target.mode & 07777) != 0)
+    mode_t mode;
+    if (target.in_place && !has_wanted_mode(&mode) && fchmod(target.file, target.mode & 07777) != 0)
         refuse(errno);
     if (close(target.file) != 0)
         refuse(errno);

@@ -23,12 +23,19 @@ from podkit.errors import InvalidInput
             Mount(source="data", target="/b", type="volume"),
             {"Type": "volume", "Source": "data", "Target": "/b", "ReadOnly": False},
         ),
-        (Mount(target="/b", type="tmpfs"), {"Type": "tmpfs", "Target": "/b", "ReadOnly": False}),
+        (
+            Mount(target="/b", type="tmpfs"),
+            {"Type": "tmpfs", "Target": "/b", "ReadOnly": False, "TmpfsOptions": {"SizeBytes": 64 << 20}},
+        ),
+        (
+            Mount(target="/b", type="tmpfs", size="8k", read_only=True),
+            {"Type": "tmpfs", "Target": "/b", "ReadOnly": True, "TmpfsOptions": {"SizeBytes": 8192}},
+        ),
     ],
     ids=lambda value: getattr(value, "type", ""),
 )
 def test_a_mount_becomes_dockers_mount_dict(mount: Mount, made: dict[str, Any]) -> None:
-    assert mount_to_dict(mount) == made
+    assert mount_to_dict(mount, 128 << 20) == made
 
 
 MADE: list[tuple[dict[str, Any], MountSpec]] = [

@@ -1,0 +1,33 @@
+"""Memory that is mounted into a container: its mode, which engines forget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import PurePosixPath
+
+from podkit.backends._docker_calls import put_archive
+from podkit.backends._http import Refused, Requests
+from podkit.backends.base import MountSpec
+
+_OPEN = 0o1777
+
+
+def open_tmpfs(api: Requests, id: str, mounts: Sequence[MountSpec]) -> None:
+    """Give the directories below memory its mode, in a container that has never run.
+
+    From the second start on, runc gives a tmpfs the mode of the directory that it covers, which was made with 0755.
+    """
+    targets = {PurePosixPath(mount.target) for mount in mounts}
+    modes = {
+        mount.target.strip("/"): _OPEN if mount.mode is None else mount.mode
+        for mount in mounts
+        # below another mount the directory is that one's, perhaps one of the host
+        if mount.type == "tmpfs" and targets.isdisjoint(PurePosixPath(mount.target).parents)
+    }
+    if not modes:
+        return
+    from podkit.backends._archive import of_directories  # late: see there
+
+    with suppress(Refused):  # such as where the image has a symlink there
+        put_archive(api, id, "/", of_directories(modes))

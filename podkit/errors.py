@@ -210,6 +210,11 @@ class ProcessFailedToStart(ProcessError, RuntimeError):
         self.exit_code = exit_code
 
 
+def _one_line(text: str) -> str:
+    """Return text that can be printed anywhere and forges no line of a log; the rest is shown as Python's escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class FileError(PodkitError, OSError):
     """Something is wrong with a file.
 
@@ -225,7 +230,7 @@ class FileError(PodkitError, OSError):
     def __init__(
         self, message: str = "", *, number: int | None = None, filename: str | None = None, filename2: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(_one_line(message))  # names may be hostile
         self.errno = self._number if number is None else number
         self.strerror = None if self.errno is None else os.strerror(self.errno)
         self.filename, self.filename2 = filename, filename2

@@ -563,14 +563,15 @@ def why_not_started(request: CommandRequest, failure: int, error: int) -> Podkit
     why = _reason(error)
     if failure == Failure.NO_USER:
         return refused_user(request.user) if error == errno.ENOENT else refused_user(request.user, why)
-    if failure == Failure.NO_DIRECTORY and request.working_dir is None:
+    if failure == Failure.NO_DIRECTORY and (where := request.working_dir) is not None:
+        below = "" if where.startswith("/") else ", which lies below the container's own"
+        cure = "; make it first" if error == errno.ENOENT else ": name another one"
+        return InvalidInput(f"the command cannot run in working_dir {where!r}{below}: {why}{cure}")
+    if failure == Failure.NO_DIRECTORY:
         return ContainerError(
             f"the container's working_dir cannot be entered: {why}; a command has put something else there: "
             "name another working_dir, or close the session"
         )
-    if failure == Failure.NO_DIRECTORY:
-        cure = "; make it first" if error == errno.ENOENT else ": name another one"
-        return InvalidInput(f"the command cannot run in working_dir {request.working_dir!r}: {why}{cure}")
     if failure == Failure.NO_PROGRAM:
         return InvalidInput("the command and its environment are too long for the container's kernel: use a file")
     if failure == Failure.NO_AGENT:

@@ -34,6 +34,8 @@ LATE = 110
 NOT_THE_OWNER: Mapping[int, str] = {1: "only its owner may change its mode; without a new mode it can be written"}
 """Words for the error number of a write that sets a mode."""
 
+NONSENSE = "the agent's answer makes no sense: close the session, it was tampered with"
+
 _ANSWER_BYTES = 16 << 10  # the whole answer of a `put`
 
 _ERRORS: dict[int, tuple[type[FileError], int | None, str]] = {

@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 
 from podkit.agent import file_scripts
 from podkit.agent.execution import Execution, StillRunning
-from podkit.agent.file_tasks import FILE_SECONDS, NOT_THE_OWNER, FileTask, printable, renaming
+from podkit.agent.file_tasks import FILE_SECONDS, NONSENSE, NOT_THE_OWNER, FileTask, printable, renaming
 from podkit.agent.records import (
     KEEP_MODE,
     PIECE_BYTES,
@@ -137,7 +137,7 @@ class ContainerFiles:
         task = FileTask(doing="look at", path=path, argv=argv, user=user)
         entries = self._entries(container_id, task, 1)
         if len(entries) != 1:
-            task.fail(FileError, "the agent's answer makes no sense")
+            task.fail(FileError, NONSENSE)
         return entries[0]
 
     def list(self, container_id: str, path: PurePosixPath, most: int, *, user: str | None = None) -> Sequence[Entry]:
@@ -149,7 +149,11 @@ class ContainerFiles:
             user=user,
             limits={Refusal.TOO_MANY: partial(over, "names", "max_entries", most)},
         )
-        return self._entries(container_id, task, most)
+        entries = self._entries(container_id, task, most)
+        names = {entry.below for entry in entries}
+        if len(names) < len(entries) or any(not name or b"/" in name or name in (b".", b"..") for name in names):
+            task.fail(FileError, NONSENSE)
+        return entries
 
     def mkdir(
         self,
@@ -286,7 +290,7 @@ def _ending(execution: Execution, task: FileTask) -> Iterator[None]:
         task.fail(FileTimeout, f"nothing of it came or went for {STALL_SECONDS:g} s")
     except RecordViolation as exc:
         execution.abandon()
-        task.fail(FileError, f"the agent's answer makes no sense ({exc}): close the session, it was tampered with")
+        task.fail(FileError, f"{NONSENSE} ({exc})")
     except CommandInterrupted as exc:
         raise CommandInterrupted(f"cannot {task.doing} '{printable(task.path)}': {exc}") from exc
     except BaseException:  # such as Ctrl-C, or a full disk of this host

@@ -20,7 +20,14 @@ from podkit.agent.commands import CommandRequest, Outcome
 from podkit.agent.execution import StillRunning, why_no_program, why_not_started
 from podkit.agent.protocol import Failure
 from podkit.agent.runner import Runner, latest
-from podkit.errors import ContainerError, EngineTimeout, InvalidInput, ProcessFailedToStart, ProcessNotFound
+from podkit.errors import (
+    CommandInterrupted,
+    ContainerError,
+    EngineTimeout,
+    InvalidInput,
+    ProcessFailedToStart,
+    ProcessNotFound,
+)
 from podkit.utils._deadline import NEVER, Deadline, wait_until
 
 NOTE_MAX_BYTES = 16 << 10
@@ -332,6 +339,8 @@ class ContainerProcesses:
 
     def _check(self, outcome: Outcome, id: str) -> None:
         code = outcome.exit_code
+        if outcome.container_restarted:
+            raise CommandInterrupted("the container was restarted under it: something inside had ended podkit's agent")
         if outcome.timed_out or code == _Result.NO_ANSWER:
             raise ContainerError(f"the keeper of process {id!r} does not answer: somebody in the container stopped it")
         if code == _Result.NO_SUCH:
@@ -340,9 +349,8 @@ class ContainerProcesses:
                 "container was made anew"
             )
         if code == _Result.NO_INPUT:
-            raise BrokenPipeError(
-                errno.EPIPE, "the process reads no input: it has ended, its input was closed, or it has none"
-            )
+            known = "it has ended, its input was closed, or it was started without stdin=True"
+            raise BrokenPipeError(errno.EPIPE, f"process {id!r} reads no input: {known}")
         if code == _Result.NO_PLACE:
             why = _why(outcome.stdout.data)[1]
             raise ContainerError(
@@ -367,8 +375,6 @@ def _not_started(command: CommandRequest, data: bytes) -> NoReturn:
             f"the process cannot run as user {command.user!r}: the container's own user is not root, and becomes no "
             "other; name no user, or make the session with that one"
         )
-    if failure == Failure.NO_DIRECTORY and command.working_dir is None:
-        raise InvalidInput(f"the process cannot run in the container's working directory: {os.strerror(error)}")
     if failure == Failure.NO_PROGRAM and error != errno.E2BIG:
         code, why = why_no_program(command.argv[0], error)
         raise ProcessFailedToStart(why, exit_code=code)

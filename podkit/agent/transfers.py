@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -63,10 +64,11 @@ def upload(
             21: f"a directory is there: give the whole path of the file, such as '{printable(path / local.name)}'",
         },
     )
-    files.put(container_id, task, _encoded(local, progress))
+    with closing(_encoded(local, progress)) as pieces:  # an error's traceback would keep its descriptors open
+        files.put(container_id, task, pieces)
 
 
-def _encoded(local: Path, progress: Progress | None) -> Iterator[bytes]:
+def _encoded(local: Path, progress: Progress | None) -> Generator[bytes]:
     files = size = 0
     for item in read_tree(local):
         if isinstance(item, HostEntry):
@@ -105,8 +107,8 @@ def download(
         timeout=timeout,
         reasons=_late(timeout),
         limits={
-            Refusal.TOO_LARGE: partial(over, "bytes", "max_bytes", max_bytes),
-            Refusal.TOO_MANY: partial(over, "names", "max_files", max_files),
+            Refusal.TOO_LARGE: partial(over, "bytes in all", "max_bytes", max_bytes),
+            Refusal.TOO_MANY: partial(over, "names in all", "max_files", max_files),
         },
     )
 

@@ -48,7 +48,9 @@ def over(unit: str, parameter: str, limit: int, found: int) -> str:
 def check_text(value: object, what: str, *, any_bytes: bool = False) -> str:
     """Accept a string that is valid Unicode without NUL; `any_bytes` allows those of `os.fsdecode` as well."""
     if not isinstance(value, str):
-        raise InvalidInput(f"{what} is {shown(value)}: pass a str, such as str(...) of it, not {type(value).__name__}")
+        raise InvalidInput(
+            f"{what} is {shown(value)}: pass a str, such as {_text_of(value)}, not {type(value).__name__}"
+        )
     if "\0" in value:
         raise InvalidInput(
             f"{what}={shown(value)} contains a NUL character, which no kernel interface takes: remove it"
@@ -58,6 +60,16 @@ def check_text(value: object, what: str, *, any_bytes: bool = False) -> str:
     except UnicodeEncodeError:
         raise InvalidInput(f"{what}={shown(value)} holds half of a surrogate pair: pass valid Unicode") from None
     return value
+
+
+def _text_of(value: object) -> str:
+    """Say what of a value is probably meant."""
+    if isinstance(value, bytes | bytearray):
+        return "os.fsdecode(...) of it"
+    for attribute in ("path", "id"):  # of a FileInfo or a Process
+        if isinstance(getattr(value, attribute, None), str | os.PathLike):
+            return f"its {attribute}"
+    return "str(...) of it"
 
 
 def check_id(value: object, what: str) -> str:
@@ -198,7 +210,8 @@ def check_count(value: object, what: str) -> int:
 def check_mode(value: object) -> int:
     """Accept the permission bits of a file."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o7777:
-        raise InvalidInput(f"mode={shown(value)}: pass permission bits, such as 0o644")
+        text = oct(value) if isinstance(value, int) else shown(value)
+        raise InvalidInput(f"mode={text}: pass permission bits, such as 0o644")
     return value
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal, Protocol, TypeVar
 
+from podkit.agent.file_tasks import printable
 from podkit.agent.files import READ_LIMIT_BYTES, ContainerFiles, Progress
 from podkit.agent.records import Entry
 from podkit.agent.runner import latest
@@ -153,7 +154,7 @@ class SessionFiles:
         Raises:
             NotText: its bytes are not UTF-8.
         """
-        return as_text(self.read_bytes(path, max_bytes=max_bytes, user=user), path)
+        return as_text(self.read_bytes(path, max_bytes=max_bytes, user=user), resolve_container_path(path))
 
     def write_bytes(
         self, path: str | PurePath, content: bytes, *, mode: int | None = None, user: str | None = None
@@ -444,8 +445,8 @@ def _check_progress(value: object) -> None:
         raise InvalidInput(f"progress={_checks.shown(value)}: pass what can be called with two numbers, or None")
 
 
-def as_text(data: bytes, path: str | PurePath) -> str:
-    """Decode a file.
+def as_text(data: bytes, path: PurePath) -> str:
+    """Decode a file, whose path inside is for the message.
 
     Raises:
         NotText: it is not UTF-8.
@@ -453,8 +454,8 @@ def as_text(data: bytes, path: str | PurePath) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as exc:
-        why = f"is not UTF-8 (byte {exc.start}): read it as bytes, with files.read_bytes"
-        raise NotText(f"'{path}' {why}", filename=str(path)) from exc
+        why = f"it is not UTF-8 (byte {exc.start}): read it as bytes, with files.read_bytes"
+        raise NotText(f"cannot read '{printable(path)}' as text: {why}", filename=str(path)) from exc
 
 
 def _user(value: str | None) -> str | None:

@@ -43,8 +43,8 @@ class Mount(Model):
         target: absolute path inside the container.
         read_only: whether the container may only read it.
         type: what kind of mount it is.
-        size: how much a `tmpfs` may hold: bytes, or `64m`, `1g`. It counts as memory of the container; by default half of
-            the `memory_limit`.
+        size: how much a `tmpfs` may hold: bytes, or `64m`, `1g`. It counts as memory of the container; by default
+            half of the `memory_limit`.
     """
 
     source: PathText = ""

@@ -468,7 +468,8 @@ class BaseSessionManager:
             CommandInterrupted: the container or the engine ended meanwhile.
             PodkitError: as `in_container` does.
         """
-        return as_text(self.read_bytes(user_id, session_id, container_path), container_path)
+        data = self.read_bytes(user_id, session_id, container_path)
+        return as_text(data, resolve_container_path(container_path))
 
     def get_isolation(self, user_id: str, session_id: str) -> Isolation:
         """Return what holds a session in; its container is started or recreated first where that is needed.

@@ -15,6 +15,11 @@ _LOOK_CHARACTERS = 1000  # of a script, which may have megabytes
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
+def is_name(text: str) -> bool:
+    """Whether this is a line of text of 1 to 200 bytes."""
+    return text.isprintable() and 0 < len(text.encode()) <= NAME_MAX_BYTES
+
+
 def default_name(command: CommandLike) -> str:
     """Return the name of a command's program, as far as that can be shown; a shell's command has its first word's."""
     if not isinstance(command, str):

@@ -11,15 +11,15 @@ from contextlib import suppress
 from typing import Literal, Protocol, Self, TypeVar, get_args
 
 from podkit.agent.commands import CommandRequest
-from podkit.agent.processes import ContainerProcesses, Left, Row
+from podkit.agent.processes import PROCESSES_MAX, ContainerProcesses, Left, Row
 from podkit.agent.runner import latest
 from podkit.core import _checks
 from podkit.core._checks import CommandLike, StrPath
 from podkit.core.command import check_signal
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import BaseSessionManager
-from podkit.errors import CommandInterrupted, InvalidInput, ProcessNotFound, ProcessStillRunning
-from podkit.processes._names import NAME_MAX_BYTES, default_name
+from podkit.errors import CommandInterrupted, InvalidInput, PodkitError, ProcessNotFound, ProcessStillRunning
+from podkit.processes._names import NAME_MAX_BYTES, default_name, is_name
 from podkit.processes.models import LogPiece, Process, ProcessStatus, bring_up_to_date, to_note, to_process, vanish
 from podkit.utils._deadline import NEVER, Deadline
 from podkit.utils._fork import renew_after_fork
@@ -157,7 +157,14 @@ class ProcessManager:
         def start(processes: ContainerProcesses, container: str) -> tuple[str, Row]:
             return container, processes.start(container, id, request, note=note, with_input=stdin)
 
-        container, row = self._use(start)
+        try:
+            container, row = self._use(start)
+        except PodkitError:
+            raise
+        except BaseException:  # of a signal's handler: nobody would know its id
+            with suppress(PodkitError):
+                self._use(lambda processes, container: processes.stop(container, id, 0), latest(0))
+            raise
         process = Process(
             id=id,
             pid=row.pid,
@@ -245,6 +252,8 @@ class ProcessManager:
         with self._lock:
             before = set(self._known)
         found = [self._note(row) for row in self._repeat(lambda processes, container: processes.look_at_all(container))]
+        if len(found) == PROCESSES_MAX:  # there may be more
+            return sorted(found, key=lambda process: process.started_at)
         ids = {process.id for process in found}
         with self._lock:
             for id in before - ids:
@@ -426,7 +435,7 @@ def check_process_id(id: object) -> str:
 def check_name(value: object) -> str:
     """Accept a name to be shown: a line of text of 1 to 200 bytes."""
     name = _checks.check_text(value, "name")
-    if not name or not name.isprintable() or len(name.encode()) > NAME_MAX_BYTES:
+    if not is_name(name):
         raise InvalidInput(
             f"name={_checks.shown(name)}: pass 1 to {NAME_MAX_BYTES} bytes of text without control characters"
         )

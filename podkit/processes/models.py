@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from podkit.agent.processes import NOTE_MAX_BYTES, Left, Row, State
+from podkit.processes._names import is_name
 
 _STOPPED_UNDER_IT = "its container was stopped or restarted under it"
 _KEEPER_KILLED = "its keeper was killed inside the container"
@@ -126,7 +127,7 @@ def from_note(row: Row) -> tuple[str, str | list[str]]:
 
 
 def _name(name: object, row: Row) -> str:
-    return _valid(name) if isinstance(name, str) and name else row.id[:8]
+    return name if isinstance(name, str) and is_name(name) else row.id[:8]
 
 
 def _valid(text: str) -> str:

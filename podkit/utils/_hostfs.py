@@ -230,46 +230,54 @@ def drop_empty_workspace(workspace: Path, parents: int) -> None:
                 directory.rmdir()
 
 
+_CLEARED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 def remove_tree(directory: Path) -> None:
     """Remove `directory` and all below it, however deep, following no link; a missing one is no error.
 
-    Each directory found below is first moved up to the top: neither the stack nor the number of open descriptors
-    grows with the depth, and no path gets too long.
+    What a directory below it holds is first moved up to the top, so nothing grows with the depth: neither the stack,
+    nor the open descriptors, nor a path. Nor does memory with the number of names, which a container may choose.
 
     Raises:
         FileError: something cannot be removed, such as another user's files.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with file_errors(directory, "remove"):
         try:
-            fd = os.open(directory, flags)
+            fd = os.open(directory, _CLEARED)
         except FileNotFoundError:
             return
         with opened(fd) as top:
-            pending = _empty(top, top)
-            while pending:
-                name = pending.pop()
-                with suppress(FileNotFoundError):  # somebody else removes at the same time
-                    with opened(os.open(name, flags, dir_fd=top)) as found:
-                        pending += _empty(found, top)
-                    os.rmdir(name, dir_fd=top)
+            while _clear(top):
+                pass
         with suppress(FileNotFoundError):
             os.rmdir(directory)
 
 
-def _empty(directory: int, top: int) -> list[str]:
-    """Remove the files in `directory`, move its directories to `top`, and give their names there."""
+def _clear(top: int) -> bool:
+    """Remove what is in `top`, moving up what its directories hold; return whether that was any directory."""
+    moved = False
+    with os.scandir(top) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # somebody else removes at the same time
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=top)
+                    continue
+                with opened(os.open(entry.name, _CLEARED, dir_fd=top)) as found:
+                    moved = _move_up(found, top) or moved
+                os.rmdir(entry.name, dir_fd=top)
+    return moved
+
+
+def _move_up(directory: int, top: int) -> bool:
+    """Remove the files in `directory`, and move its directories to `top`; return whether there were any."""
+    moved = False
     with os.scandir(directory) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    moved = []
-    for name, is_directory in found:
-        with suppress(FileNotFoundError):
-            if not is_directory:
-                os.unlink(name, dir_fd=directory)
-            elif directory == top:
-                moved.append(name)
-            else:
-                unique = temporary_name()
-                os.rename(name, unique, src_dir_fd=directory, dst_dir_fd=top)
-                moved.append(unique)
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=directory)
+                    continue
+                os.rename(entry.name, temporary_name(), src_dir_fd=directory, dst_dir_fd=top)
+                moved = True
     return moved

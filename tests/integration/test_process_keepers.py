@@ -129,6 +129,55 @@ def test_a_record_that_says_that_it_has_ended_stops_nothing(open_session: OpenSe
     assert not session.execute_command(f"kill -0 {process.pid}").ok
 
 
+REPLACE = """
+import os, signal, socket, struct, sys, time
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+place = os.environ["PLACE"]
+os.chdir(os.path.join(place, os.listdir(place)[0]))
+if "record" in sys.argv:  # one that says that nothing of it is left, and that nobody locks
+    record = struct.pack("<L", 3) + open("record", "rb").read()[4:]
+    os.unlink("record")
+    open("record", "wb").write(record)
+os.unlink("control")
+server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+server.bind("control")
+if "listen" in sys.argv:
+    server.listen(0)
+else:
+    server.close()  # refuses
+print("armed", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("user", [None, "1000"])
+@pytest.mark.parametrize("how", ["refuse", "listen", "record refuse", "record listen"])
+def test_one_that_forges_its_files_is_stopped_before_that_is_said(
+    open_session: OpenSession, engine: Engine, how: str, user: str | None
+) -> None:
+    """Of one that runs as the agent's user, who may write there."""
+    session = open_session(long_config(user=user))
+    place = PLACE if user is None else "/tmp/.podkit-processes-1000"
+    command = ["python3", "-c", REPLACE, MARK, *how.split()]
+    process = session.processes.start_process(command, environment={"PLACE": place})
+    assert next(session.processes.follow_log(process.id)) == "armed\n"
+
+    assert session.processes.stop_process(process.id, force=True)
+    assert not [line for line in engine.processes(container_of(session)) if MARK in line]
+
+
+def test_a_crowd_of_forged_processes_hides_none_that_runs(open_session: OpenSession) -> None:
+    session = open_session()
+    process = session.processes.start_process(["sleep", "600"])
+    forge = "import os, uuid\nfor _ in range(3000): os.mkdir(f'{os.environ[\"PLACE\"]}/{uuid.uuid4()}')"
+    session.execute_command(["python3", "-c", forge], environment={"PLACE": PLACE}).check()
+
+    for _ in range(5):
+        assert process.id in [found.id for found in session.processes.list_processes()]
+        assert process.status is ProcessStatus.RUNNING
+
+
 TRACE = """
 import ctypes, os, time
 if os.fork() or os.fork():
@@ -375,7 +424,7 @@ def test_spoiled_files_are_a_typed_error_or_an_answer_and_never_a_hang(
                 ask()
             except (ContainerError, ProcessNotFound, InvalidInput, BrokenPipeError):
                 continue
-    victim.execute_command(f"pkill -9 sleep; pkill -9 podkit-keeper; rm -rf {PLACE}/{process.id}")
+    victim.execute_command(f"pkill -9 sleep; pkill -9 keeper-; rm -rf {PLACE}/{process.id}")
 
     assert processes.list_processes() == []
     assert processes.stop_process(processes.start_process(["sleep", "600"]).id)

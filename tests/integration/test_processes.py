@@ -446,9 +446,9 @@ def test_what_a_process_has_left_running_keeps_its_container_too(open_session: O
 def test_nothing_that_a_command_leaves_running_keeps_the_container(open_session: OpenSession, engine: Engine) -> None:
     """Whatever name it takes, and whoever has opened the channels that it is looked at through."""
     session = open_session(long_config(container_lifetime_seconds=2))
-    left = "echo podkit-keeper > /proc/self/comm; exec 3>&-; while :; do sleep 0.2; done"
+    left = "echo keeper-00000000 > /proc/self/comm; exec 3>&-; while :; do sleep 0.2; done"
     session.execute_command(["setsid", "-f", "bash", "-c", left])
-    assert eventually(lambda: "podkit-keeper" in session.execute_command("cat /proc/*/comm").stdout)
+    assert eventually(lambda: "keeper-00000000" in session.execute_command("cat /proc/*/comm").stdout)
     containers = session._sessions.container_manager
     assert not containers.is_busy(container_of(session))
     containers.close()

@@ -339,7 +339,7 @@ for place in glob.glob('/proc/[0-9]*'):
 GUARDED = """
 import os, resource
 for pid in filter(str.isdigit, os.listdir("/proc")):
-    if open(f"/proc/{pid}/comm").read() in ("agent\\n", "podkit-channel\\n", "podkit-command\\n", "podkit-keeper\\n"):
+    if open(f"/proc/{pid}/comm").read().startswith(("agent\\n", "podkit-", "keeper-")):
         for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_SIGPENDING, resource.RLIMIT_CPU, resource.RLIMIT_RTTIME):
             try:
                 resource.prlimit(int(pid), limit, (1, 1))

@@ -173,7 +173,7 @@ int has_living_descendants(void);
 
 /* Whether this is the keeper of a background process, also in the moment after its end. */
 int is_keeper(pid_t pid);
-#define KEEPER_NAME "podkit-keeper" /* of the keepers of background processes */
+#define KEEPER_NAME "keeper-" /* of the keepers of background processes; the first 8 characters of an id follow */
 #define COMMAND_NAME "podkit-command" /* of supervisors, as the kernel shows it */
 #define CHANNEL_NAME "podkit-channel"
 

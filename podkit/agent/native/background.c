@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -121,17 +122,26 @@ static int is_running(const struct process *process, const struct record *record
     return process && process->parent == (pid_t)record->keeper && !strchr("ZXx", process->state);
 }
 
-/* Find out how it is; gives whether its keeper lives. */
-static int judge(int directory, const struct table *table, struct row *row, struct record *record)
+/* Find out how it is; gives whether its keeper lives, which is `keeper` where the table has it. */
+static int judge(int directory, const struct table *table, pid_t keeper, struct row *row, struct record *record)
 {
     static int looks = LOOKS; /* of all processes that one call asks about */
     struct process now;
     row->state = LOST;
     row->left = UNKNOWN;
     for (;; looks--) {
-        int kept;
-        if (!read_record(directory, record, &kept))
-            return 0;
+        int kept, is_there = read_record(directory, record, &kept);
+        if (keeper && !kept)
+            kill(keeper, SIGCHLD); /* the record is not its own: let it look whether it can be reached */
+        if (keeper) {
+            kept = 1;
+            record->keeper = (uint32_t)keeper;
+        }
+        if (!is_there)
+            return kept;
+        if (record->state >= RECORD_ENDED && keeper && read_process((pid_t)record->pid, &now) == 0 &&
+            is_running(&now, record))
+            record->state = RECORD_BEGUN; /* somebody has written that it has ended */
         if (record->state >= RECORD_ENDED)
             row->state = ENDED;
         if (!kept && (record->state >= RECORD_FINISHED || record->incarnation != incarnation()))
@@ -167,7 +177,7 @@ static int write_row(int directory, const char *id, struct table *table)
     struct row row = {0};
     struct record record = {0};
     size_t count = 0;
-    int kept = judge(directory, table, &row, &record);
+    int kept = judge(directory, table, find_keeper(table, id), &row, &record);
     for (size_t i = 0; kept && record.keeper > 1 && i < table->count && count < PROCESSES_MAX; i++) {
         struct process *process = &table->rows[i];
         if (process->state == 'Z' || !is_descendant(table, process, (pid_t)record.keeper))
@@ -201,13 +211,26 @@ static enum result look(int directory, const char *id)
     return DONE;
 }
 
-static void wait_for_end(int directory, int64_t patience_ms)
+/* Whether it runs, whatever its record says. */
+static int runs_all_the_same(int directory, const char *id)
 {
-    struct record record;
+    struct table table = {0};
+    struct record record = {0};
+    struct row row;
+    scan(&table);
+    judge(directory, &table, find_keeper(&table, id), &row, &record);
+    free(table.rows);
+    return row.state == RUNNING || row.state == PAUSED;
+}
+
+static void wait_for_end(int directory, const char *id, int64_t patience_ms)
+{
+    struct record record = {0};
     int64_t end = now_ms() + patience_ms;
     int kept;
     for (int wait = 2; now_ms() < end; wait = wait < 50 ? wait * 2 : wait) {
-        if (!read_record(directory, &record, &kept) || !kept || record.state >= RECORD_ENDED)
+        int may_have_ended = !read_record(directory, &record, &kept) || !kept || record.state >= RECORD_ENDED;
+        if (may_have_ended && !runs_all_the_same(directory, id))
             return;
         wake_keeper(&record);
         pause_ms(wait);
@@ -220,12 +243,13 @@ static enum result list(void)
     int left = LISTED_MAX, keepers = 0;
     scan(&table);
     for (size_t i = 0; i < table.count; i++)
-        keepers += strcmp(table.rows[i].name, KEEPER_NAME) == 0;
-    for (size_t i = 0; i < PLACES; i++) {
-        int place = open_place(i, 0);
+        keepers += strncmp(table.rows[i].name, KEEPER_NAME, sizeof KEEPER_NAME - 1) == 0;
+    for (size_t i = 0; i < 2 * PLACES; i++) { /* those that run come first: anybody may have made thousands of others */
+        int place = open_place(i % PLACES, 0), wants_kept = i < PLACES;
         DIR *entries = place < 0 ? NULL : fdopendir(place);
         for (struct dirent *entry; entries && left > 0 && (entry = readdir(entries));) {
-            int directory = open_in(place, entry->d_name);
+            int is_wanted = is_id(entry->d_name) && (find_keeper(&table, entry->d_name) != 0) == wants_kept;
+            int directory = is_wanted ? open_in(place, entry->d_name) : -1;
             if (directory < 0)
                 continue;
             keepers -= write_row(directory, entry->d_name, &table);
@@ -385,12 +409,21 @@ static enum result end_input(int directory)
 
 /* --- the end --------------------------------------------------------------------------------------------------------- */
 
+/* Whether its keeper lives, whatever has become of its record. */
+static int lives(int directory, const char *id)
+{
+    struct table table = {0};
+    int found = is_kept(directory) || scan(&table) != 0 || find_keeper(&table, id) != 0;
+    free(table.rows);
+    return found;
+}
+
 static enum result stop(int directory, const char *id, uint32_t milliseconds)
 {
-    int done = tell_keeper(directory, ORDER_STOP, milliseconds, (int64_t)milliseconds + KILL_MS);
-    if (done && is_kept(directory))
-        poke_keepers(); /* somebody has taken its socket away */
-    for (int wait = 0; done && wait < KILL_MS && is_kept(directory); wait += LOOK_MS)
+    tell_keeper(directory, ORDER_STOP, milliseconds, (int64_t)milliseconds + KILL_MS);
+    if (lives(directory, id))
+        poke_keepers(); /* perhaps somebody has taken its socket away, or put another one there */
+    for (int wait = 0; wait < KILL_MS && lives(directory, id); wait += LOOK_MS)
         pause_ms(LOOK_MS);
     return look(directory, id);
 }
@@ -425,7 +458,7 @@ void do_without_process(char **arguments)
 
 static enum result remove_one(int place, int directory, const char *id)
 {
-    if (is_kept(directory))
+    if (lives(directory, id))
         return STILL_RUNS;
     return forget(place, id) == 0 ? DONE : refuse(NO_PLACE, 0, errno);
 }
@@ -451,7 +484,7 @@ static enum result act(const struct request *request)
         return NO_SUCH;
     }
     if (strcmp(verb, "look") == 0) {
-        wait_for_end(directory, numbers[0]);
+        wait_for_end(directory, id, numbers[0]);
         return look(directory, id);
     }
     if (strcmp(verb, "log") == 0)

@@ -31,6 +31,8 @@ static int command_status, command_ended;
 static int64_t kill_at; /* 0: nobody has asked for its end */
 static int stops;       /* how many ask for it */
 
+static struct stat control; /* its socket */
+
 static volatile sig_atomic_t was_poked;
 
 static void on_signal(int number)
@@ -67,16 +69,23 @@ static void stop(uint32_t milliseconds)
         kill_at = end;
 }
 
-/* Whether somebody has taken its directory away, or the socket in it: nobody could find or stop it any more. */
+static int is_same(const struct stat *own, int directory, const char *name)
+{
+    struct stat found;
+    return fstatat(directory, name, &found, AT_SYMLINK_NOFOLLOW) == 0 && found.st_ino == own->st_ino &&
+           found.st_dev == own->st_dev;
+}
+
+/* Whether somebody has taken its directory away, or its socket or record in it, or put others there: nobody could find
+ * or stop it any more. */
 static int is_out_of_reach(void)
 {
-    struct stat own, found;
-    int is_there = fstat(self.directory, &own) != 0; /* which cannot be */
+    struct stat own, own_record;
+    int is_there = fstat(self.directory, &own) != 0 || fstat(self.record, &own_record) != 0; /* which cannot be */
     for (size_t i = 0; i < PLACES && !is_there; i++) {
         int place = open_place(i, 0), directory = place < 0 ? -1 : open_in(place, self.id);
-        is_there = directory >= 0 && fstat(directory, &found) == 0 && found.st_ino == own.st_ino &&
-                   found.st_dev == own.st_dev && fstatat(directory, "control", &found, AT_SYMLINK_NOFOLLOW) == 0 &&
-                   S_ISSOCK(found.st_mode);
+        is_there = directory >= 0 && is_same(&own, directory, ".") && is_same(&control, directory, "control") &&
+                   is_same(&own_record, directory, "record");
         if (directory >= 0)
             close(directory);
         if (place >= 0)
@@ -234,10 +243,13 @@ static void look_around(const sigset_t *open_mask)
 _Noreturn void keep(const struct request *request, const struct keeper *own, struct record *begun)
 {
     sigset_t all, all_but_child;
+    char name[16];
     self = *own;
     record = begun;
     setsid();
-    prctl(PR_SET_NAME, KEEPER_NAME);
+    snprintf(name, sizeof name, KEEPER_NAME "%.8s", self.id);
+    prctl(PR_SET_NAME, name);
+    (void)fstatat(self.directory, "control", &control, AT_SYMLINK_NOFOLLOW);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     sigfillset(&all); /* a process that signals every process of its user does not end what watches it */
     sigprocmask(SIG_SETMASK, &all, NULL);

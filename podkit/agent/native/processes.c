@@ -304,7 +304,18 @@ static int is_supervisor(const struct table *table, const struct process *proces
 /* Anybody may take the name, but only a part of the agent has no mark. */
 static int has_name_of_keeper(const struct process *process)
 {
-    return strcmp(process->name, KEEPER_NAME) == 0 && is_unmarked(process->pid);
+    return strncmp(process->name, KEEPER_NAME, sizeof KEEPER_NAME - 1) == 0 && is_unmarked(process->pid);
+}
+
+pid_t find_keeper(const struct table *table, const char *id)
+{
+    char name[sizeof table->rows->name];
+    snprintf(name, sizeof name, KEEPER_NAME "%.8s", id);
+    for (size_t i = 0; i < table->count; i++)
+        if (strcmp(table->rows[i].name, name) == 0 && !strchr("ZXx", table->rows[i].state) &&
+            is_unmarked(table->rows[i].pid))
+            return table->rows[i].pid;
+    return 0;
 }
 
 int is_keeper(pid_t pid)

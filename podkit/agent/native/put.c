@@ -10,10 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define LINKS_MAX 40
+#define RANDOM_MAX 8
 #define NAMES_MAX 64 /* more than write one file at once */
 #define COPY_SIZE (64u << 10)
 #define ALLOCATED_AT_LEAST (256u << 10) /* bytes of one DATA record */
@@ -156,12 +158,15 @@ static int open_parent(const char *path, char *name)
 
 /* --- a name until the file is complete ------------------------------------------------------------------------- */
 
-/* Name it after the file, so that the next one who writes this finds what a writer left here that was killed. */
+/* Name it after the file, so that the next one who writes this finds what a writer left here that was killed. Anybody
+ * could take these names, and keep them: then nobody knows the name. */
 static void name_temporary(unsigned attempt)
 {
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
     for (const char *at = target.name; *at; at++)
         hash = (hash ^ (unsigned char)*at) * 1099511628211u;
+    if (attempt >= NAMES_MAX && getrandom(&hash, sizeof hash, GRND_NONBLOCK) < 0)
+        hash += (uint64_t)now_ms();
     snprintf(target.temporary, sizeof target.temporary, ".podkit-%016llx", (unsigned long long)(hash + attempt));
 }
 
@@ -208,7 +213,7 @@ static int make_symlink(const char *text)
 /* Make something of a temporary name that is free, or that nobody needs; 0, or -1 with the reason in errno. */
 static int make_temporary(int (*make)(const char *text), const char *text)
 {
-    for (unsigned attempt = 0; attempt < NAMES_MAX; attempt++) {
+    for (unsigned attempt = 0; attempt < NAMES_MAX + RANDOM_MAX; attempt++) {
         name_temporary(attempt);
         for (int tries = 0; tries < 2; tries++) {
             if (make(text) == 0)
@@ -259,6 +264,12 @@ static int has_wanted_mode(mode_t *mode)
     return *mode == (target.mode & 07777);
 }
 
+static int is_removed(int directory)
+{
+    struct stat about;
+    return fstat(directory, &about) == 0 && about.st_nlink == 0;
+}
+
 static void open_in_place(void)
 {
     mode_t mode;
@@ -297,7 +308,7 @@ static void begin_file(uint32_t mode)
     if (S_ISREG(target.before.st_mode) && is_closed_directory(errno))
         open_in_place();
     else
-        refuse(errno == ENOENT ? EPERM : errno); /* the directory is there: such as /proc, it takes no files */
+        refuse(errno == ENOENT && !is_removed(target.directory) ? EPERM : errno); /* such as /proc, it takes no files */
 }
 
 /* Give the new file the old one's owner, and its mode; 0 where this user may not give it away. */

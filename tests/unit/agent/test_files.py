@@ -270,8 +270,10 @@ def test_names_that_somebody_has_taken_do_not_keep_a_file_from_being_written(
     (tmp_path / "f").write_bytes(b"old")
     for attempt in range(64):
         (tmp_path / temporary_of("f", attempt)).mkdir()
+    before = (tmp_path / "f").stat().st_ino
     files.write(ID, place / "f", b"new")
     assert (tmp_path / "f").read_bytes() == b"new"
+    assert (tmp_path / "f").stat().st_ino != before  # in one step all the same
 
 
 def test_a_directory_of_roots_is_opened_to_all_where_nothing_speaks_against_it(
@@ -560,8 +562,8 @@ def test_a_limit_that_is_too_small_is_named_with_what_was_found(
     for act, found, parameter, limit in (
         (lambda: files.read(ID, place / "t/a", max_bytes=39), "40 bytes", "max_bytes", 39),
         (lambda: files.list(ID, place / "t", 2), "3 names", "max_entries", 2),
-        (lambda: get(files, place / "t", tmp_path / "to", 100, 9), "120 bytes", "max_bytes", 100),
-        (lambda: get(files, place / "t", tmp_path / "to", 100, 1), "2 names", "max_files", 1),
+        (lambda: get(files, place / "t", tmp_path / "to", 100, 9), "120 bytes in all", "max_bytes", 100),
+        (lambda: get(files, place / "t", tmp_path / "to", 100, 1), "2 names in all", "max_files", 1),
     ):
         expected = f"at least {found}, and {parameter} is {limit}: pass a larger {parameter}"
         with pytest.raises((FileTooLarge, TooManyFiles), match=expected):

@@ -182,7 +182,7 @@ def test_files_are_written_and_read(sessions: BaseSessionManager) -> None:
 def test_a_file_that_is_no_text_is_an_error_that_names_the_cure(sessions: BaseSessionManager) -> None:
     sessions.create_session("bob", "1")
     sessions.write_file("bob", "1", "a", b"ok \xff")
-    with pytest.raises(NotText, match=r"'a' is not UTF-8 \(byte 3\).*files\.read_bytes"):
+    with pytest.raises(NotText, match=r"'/workspace/a' as text: it is not UTF-8 \(byte 3\).*files\.read_bytes"):
         sessions.read_file("bob", "1", "a")
 
 

@@ -159,25 +159,25 @@ class ProcessManager:
 
         try:
             container, row = self._use(start)
+            process = Process(
+                id=id,
+                pid=row.pid,
+                name=shown,
+                command=kept,
+                status=ProcessStatus.RUNNING,
+                exit_code=None,
+                ports=None if row.ports is None else list(row.ports),
+                started_at=row.started_at,
+            )
+            with self._lock:
+                self._known[id] = process
+                self._started[id] = container
         except PodkitError:
             raise
-        except BaseException:  # of a signal's handler: nobody would know its id
+        except BaseException:  # such as Ctrl-C: nobody would know its id
             with suppress(PodkitError):
                 self._use(lambda processes, container: processes.stop(container, id, 0), latest(0))
             raise
-        process = Process(
-            id=id,
-            pid=row.pid,
-            name=shown,
-            command=kept,
-            status=ProcessStatus.RUNNING,
-            exit_code=None,
-            ports=None if row.ports is None else list(row.ports),
-            started_at=row.started_at,
-        )
-        with self._lock:
-            self._known[id] = process
-            self._started[id] = container
         return process
 
     def _use(self, action: Action[T], deadline: Deadline = NEVER) -> T:

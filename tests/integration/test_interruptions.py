@@ -184,6 +184,18 @@ def test_nothing_runs_on_at_whatever_moment_a_signals_handler_raises(
     assert 250 < moment < LIMIT - 2
 
 
+def test_a_process_is_not_left_alone_at_whatever_moment_of_its_start_a_signals_handler_raises(
+    open_session: OpenSession,
+) -> None:
+    session = open_session()
+    session.execute_command("true")
+    for moment in range(1, LIMIT, 3):
+        if interrupt(lambda: session.processes.start_process(["sleep", "600"]), moment) is None:
+            break
+        assert not [process for process in session.processes.list_processes() if process.is_running], moment
+    assert 100 < moment < LIMIT - 3
+
+
 @contextmanager
 def handler(action: Callable[[], object]) -> Iterator[list[object]]:
     """Have a signal's handler do something half a second from now; gives what came of it, or the error."""

@@ -78,6 +78,12 @@ def test_a_file_error_is_an_oserror_that_shows_its_message_alone(error: type[Exc
     assert str(error("cannot read 'x'")) == "cannot read 'x'"
 
 
+def test_a_hostile_name_forges_no_line_and_can_be_printed() -> None:
+    error = errors.FileError("cannot read 'a\n\x1b[2J\udcff ü'")
+    assert str(error) == r"cannot read 'a\n\x1b[2J\udcff ü'"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
 def test_users_catch_podkits_errors_by_the_names_they_know() -> None:
     known = {
         ValueError: errors.InvalidInput,

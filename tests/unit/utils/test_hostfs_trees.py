@@ -138,8 +138,9 @@ def test_a_file_that_vanishes_during_the_removal_does_not_end_it(tmp_path: Path)
         tree.mkdir()
         for file in range(400):
             (tree / f"f{file}").touch()
+        paths = sorted(tree.iterdir())
         others = threading.Thread(
-            daemon=True, target=lambda tree=tree: [path.unlink(missing_ok=True) for path in sorted(tree.iterdir())]
+            daemon=True, target=lambda paths=paths: [path.unlink(missing_ok=True) for path in paths]
         )
         others.start()
         _hostfs.remove_tree(tree)

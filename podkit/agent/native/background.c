@@ -122,8 +122,8 @@ static int is_running(const struct process *process, const struct record *record
     return process && process->parent == (pid_t)record->keeper && !strchr("ZXx", process->state);
 }
 
-/* Find out how it is; gives whether its keeper lives, which is `keeper` where the table has it. */
-static int judge(int directory, const struct table *table, pid_t keeper, struct row *row, struct record *record)
+/* Find out how it is; gives whether its keeper lives. */
+static int judge(int directory, const char *id, const struct table *table, struct row *row, struct record *record)
 {
     static int looks = LOOKS; /* of all processes that one call asks about */
     struct process now;
@@ -131,17 +131,18 @@ static int judge(int directory, const struct table *table, pid_t keeper, struct 
     row->left = UNKNOWN;
     for (;; looks--) {
         int kept, is_there = read_record(directory, record, &kept);
-        if (keeper && !kept)
-            kill(keeper, SIGCHLD); /* the record is not its own: let it look whether it can be reached */
+        /* a record that says that it runs costs nobody anything: what else it says may have been forged */
+        pid_t keeper = kept && record->state < RECORD_ENDED ? 0 : find_keeper(table, id, 0);
         if (keeper) {
+            if (!kept)
+                kill(keeper, SIGCHLD); /* the record is not its own: let it look whether it can be reached */
             kept = 1;
             record->keeper = (uint32_t)keeper;
+            if (is_there && read_process((pid_t)record->pid, &now) == 0 && is_running(&now, record))
+                record->state = RECORD_BEGUN;
         }
         if (!is_there)
             return kept;
-        if (record->state >= RECORD_ENDED && keeper && read_process((pid_t)record->pid, &now) == 0 &&
-            is_running(&now, record))
-            record->state = RECORD_BEGUN; /* somebody has written that it has ended */
         if (record->state >= RECORD_ENDED)
             row->state = ENDED;
         if (!kept && (record->state >= RECORD_FINISHED || record->incarnation != incarnation()))
@@ -177,7 +178,7 @@ static int write_row(int directory, const char *id, struct table *table)
     struct row row = {0};
     struct record record = {0};
     size_t count = 0;
-    int kept = judge(directory, table, find_keeper(table, id), &row, &record);
+    int kept = judge(directory, id, table, &row, &record);
     for (size_t i = 0; kept && record.keeper > 1 && i < table->count && count < PROCESSES_MAX; i++) {
         struct process *process = &table->rows[i];
         if (process->state == 'Z' || !is_descendant(table, process, (pid_t)record.keeper))
@@ -218,7 +219,7 @@ static int runs_all_the_same(int directory, const char *id)
     struct record record = {0};
     struct row row;
     scan(&table);
-    judge(directory, &table, find_keeper(&table, id), &row, &record);
+    judge(directory, id, &table, &row, &record);
     free(table.rows);
     return row.state == RUNNING || row.state == PAUSED;
 }
@@ -244,11 +245,11 @@ static enum result list(void)
     scan(&table);
     for (size_t i = 0; i < table.count; i++)
         keepers += strncmp(table.rows[i].name, KEEPER_NAME, sizeof KEEPER_NAME - 1) == 0;
-    for (size_t i = 0; i < 2 * PLACES; i++) { /* those that run come first: anybody may have made thousands of others */
+    for (size_t i = keepers ? 0 : PLACES; i < 2 * PLACES; i++) { /* those that run come first: anybody may have made thousands of others */
         int place = open_place(i % PLACES, 0), wants_kept = i < PLACES;
         DIR *entries = place < 0 ? NULL : fdopendir(place);
         for (struct dirent *entry; entries && left > 0 && (entry = readdir(entries));) {
-            int is_wanted = is_id(entry->d_name) && (find_keeper(&table, entry->d_name) != 0) == wants_kept;
+            int is_wanted = is_id(entry->d_name) && (find_keeper(&table, entry->d_name, 1) != 0) == wants_kept;
             int directory = is_wanted ? open_in(place, entry->d_name) : -1;
             if (directory < 0)
                 continue;
@@ -413,7 +414,7 @@ static enum result end_input(int directory)
 static int lives(int directory, const char *id)
 {
     struct table table = {0};
-    int found = is_kept(directory) || scan(&table) != 0 || find_keeper(&table, id) != 0;
+    int found = is_kept(directory) || scan(&table) != 0 || find_keeper(&table, id, 0) != 0;
     free(table.rows);
     return found;
 }

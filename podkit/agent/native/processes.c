@@ -307,13 +307,13 @@ static int has_name_of_keeper(const struct process *process)
     return strncmp(process->name, KEEPER_NAME, sizeof KEEPER_NAME - 1) == 0 && is_unmarked(process->pid);
 }
 
-pid_t find_keeper(const struct table *table, const char *id)
+pid_t find_keeper(const struct table *table, const char *id, int by_name_alone)
 {
     char name[sizeof table->rows->name];
     snprintf(name, sizeof name, KEEPER_NAME "%.8s", id);
     for (size_t i = 0; i < table->count; i++)
         if (strcmp(table->rows[i].name, name) == 0 && !strchr("ZXx", table->rows[i].state) &&
-            is_unmarked(table->rows[i].pid))
+            (by_name_alone || is_unmarked(table->rows[i].pid)))
             return table->rows[i].pid;
     return 0;
 }

@@ -12,6 +12,7 @@ from typing import NoReturn
 from podkit.agent.commands import CommandRequest
 from podkit.agent.records import Refusal, Refused
 from podkit.errors import (
+    CommandInterrupted,
     FileDenied,
     FileError,
     FileExists,
@@ -123,6 +124,10 @@ class FileTask:
         becoming = "" if target is None else f" to '{printable(target)}'"
         message = f"cannot {self.doing} '{printable(os.fsdecode(name))}'{becoming} in the container: {why}"
         raise kind(message, number=number, filename=os.fsdecode(name), filename2=target) from None
+
+    def interrupted(self, why: object) -> CommandInterrupted:
+        """Return the error of a task whose container or engine ended under it."""
+        return CommandInterrupted(f"cannot {self.doing} '{printable(self.path)}': {why}")
 
     def too_late(self) -> NoReturn:
         """Raise the error of a task that is over its time."""

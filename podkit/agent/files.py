@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 
 from podkit.agent import file_scripts
 from podkit.agent.execution import Execution, StillRunning
-from podkit.agent.file_tasks import FILE_SECONDS, NONSENSE, NOT_THE_OWNER, FileTask, printable, renaming
+from podkit.agent.file_tasks import FILE_SECONDS, NONSENSE, NOT_THE_OWNER, FileTask, renaming
 from podkit.agent.records import (
     KEEP_MODE,
     PIECE_BYTES,
@@ -291,10 +291,10 @@ def _ending(execution: Execution, task: FileTask) -> Iterator[None]:
     except RecordViolation as exc:
         execution.abandon()
         task.fail(FileError, f"{NONSENSE} ({exc})")
-    except CommandInterrupted as exc:
-        raise CommandInterrupted(f"cannot {task.doing} '{printable(task.path)}': {exc}") from exc
-    except BaseException:  # such as Ctrl-C, or a full disk of this host
+    except BaseException as exc:  # such as Ctrl-C, or a full disk of this host
         execution.abandon()
+        if isinstance(exc, CommandInterrupted) and exc is execution.error:
+            raise task.interrupted(exc) from exc
         raise
 
 
@@ -354,7 +354,7 @@ def _explain_end(execution: Execution, task: FileTask) -> NoReturn:
     if outcome.timed_out:
         task.too_late()
     if outcome.container_restarted:
-        raise CommandInterrupted(
+        raise task.interrupted(
             "the container had to be restarted under it: something inside ended podkit's agent, perhaps the kernel for "
             "want of memory (memory_limit; a tmpfs counts)"
         )

@@ -131,7 +131,7 @@ static int judge(int directory, const char *id, const struct table *table, struc
     row->left = UNKNOWN;
     for (;; looks--) {
         int kept, is_there = read_record(directory, record, &kept);
-        /* a record that says that it runs costs nobody anything: what else it says may have been forged */
+        /* a record that says that it runs is believed; what else it says may be a lie, and its keeper knows better */
         pid_t keeper = kept && record->state < RECORD_ENDED ? 0 : find_keeper(table, id, 0);
         if (keeper) {
             if (!kept)
@@ -161,6 +161,15 @@ static int judge(int directory, const char *id, const struct table *table, struc
         wake_keeper(record); /* it has ended, and its keeper has not noticed yet */
         pause_ms(LOOK_MS);
     }
+}
+
+/* Whether its keeper lives, whatever has become of its record. */
+static int lives(int directory, const char *id)
+{
+    struct table table = {0};
+    int found = is_kept(directory) || scan(&table) != 0 || find_keeper(&table, id, 0) != 0;
+    free(table.rows);
+    return found;
 }
 
 /* What somebody has written into a record must not spoil the answer. */
@@ -245,7 +254,8 @@ static enum result list(void)
     scan(&table);
     for (size_t i = 0; i < table.count; i++)
         keepers += strncmp(table.rows[i].name, KEEPER_NAME, sizeof KEEPER_NAME - 1) == 0;
-    for (size_t i = keepers ? 0 : PLACES; i < 2 * PLACES; i++) { /* those that run come first: anybody may have made thousands of others */
+    /* those that run come first: anybody may have made thousands of others */
+    for (size_t i = keepers ? 0 : PLACES; i < 2 * PLACES; i++) {
         int place = open_place(i % PLACES, 0), wants_kept = i < PLACES;
         DIR *entries = place < 0 ? NULL : fdopendir(place);
         for (struct dirent *entry; entries && left > 0 && (entry = readdir(entries));) {
@@ -334,14 +344,14 @@ static enum result start(const struct request *asked, char **arguments)
 
 /* --- input and output ------------------------------------------------------------------------------------------------ */
 
-static enum result show_log(int directory, int stream, int64_t offset, uint64_t most, int64_t patience_ms)
+static enum result show_log(int directory, const char *id, int stream, int64_t offset, uint64_t most, int64_t patience_ms)
 {
     static char buffer[LOG_BUFFER];
     int64_t end = now_ms() + patience_ms, at;
     struct piece piece;
     ssize_t size;
     for (int wait = 2;; wait = wait < 50 ? wait * 2 : wait) {
-        piece = (struct piece){.ended = !is_kept(directory)};
+        piece = (struct piece){.ended = !lives(directory, id)};
         at = offset;
         size = read_log(directory, stream, &at, buffer, most < sizeof buffer ? (size_t)most : sizeof buffer);
         if (size > 0 || piece.ended || now_ms() >= end)
@@ -410,21 +420,12 @@ static enum result end_input(int directory)
 
 /* --- the end --------------------------------------------------------------------------------------------------------- */
 
-/* Whether its keeper lives, whatever has become of its record. */
-static int lives(int directory, const char *id)
-{
-    struct table table = {0};
-    int found = is_kept(directory) || scan(&table) != 0 || find_keeper(&table, id, 0) != 0;
-    free(table.rows);
-    return found;
-}
-
 static enum result stop(int directory, const char *id, uint32_t milliseconds)
 {
     tell_keeper(directory, ORDER_STOP, milliseconds, (int64_t)milliseconds + KILL_MS);
     if (lives(directory, id))
         poke_keepers(); /* perhaps somebody has taken its socket away, or put another one there */
-    for (int wait = 0; wait < KILL_MS && lives(directory, id); wait += LOOK_MS)
+    for (int64_t end = now_ms() + KILL_MS; now_ms() < end && lives(directory, id);)
         pause_ms(LOOK_MS);
     return look(directory, id);
 }
@@ -489,7 +490,7 @@ static enum result act(const struct request *request)
         return look(directory, id);
     }
     if (strcmp(verb, "log") == 0)
-        return show_log(directory, (int)numbers[0], numbers[1], (uint64_t)numbers[2], numbers[3]);
+        return show_log(directory, id, (int)numbers[0], numbers[1], (uint64_t)numbers[2], numbers[3]);
     if (strcmp(verb, "signal") == 0)
         return tell_keeper(directory, ORDER_SIGNAL, (uint32_t)numbers[0], ANSWER_MS) ? DONE : NO_ANSWER;
     if (strcmp(verb, "stop") == 0)

@@ -66,7 +66,7 @@ class PodkitError(Exception):
 
 
 class InvalidInput(PodkitError, ValueError):
-    """A value cannot be right, and nothing was run; the message names it and the cure."""
+    """A value cannot be right. Nothing was run; the message names it and the cure."""
 
 
 class PathNotMapped(InvalidInput):
@@ -78,19 +78,19 @@ class EngineError(PodkitError):
 
 
 class EngineUnavailable(EngineError, ConnectionError):
-    """No engine answers, or the one that did went away; the message lists what was tried, in order."""
+    """No engine answers, or it went away. The message lists what was tried, in order."""
 
 
 class EngineAccessDenied(EngineUnavailable):
-    """An engine is there, but this user may not talk to it."""
+    """The engine is there, but refuses this user."""
 
 
 class EngineTimeout(EngineError, TimeoutError):
-    """The engine did not answer before the deadline; what was asked of it may still happen."""
+    """The engine did not answer before the deadline. What was asked may still happen."""
 
 
 class ImageNotFound(EngineError):
-    """The image is not on the engine and could not be pulled."""
+    """The image is missing and could not be pulled."""
 
 
 class NetworkNotFound(EngineError):
@@ -98,19 +98,19 @@ class NetworkNotFound(EngineError):
 
 
 class MountSourceNotFound(EngineError):
-    """The source of a mount does not exist where the engine runs."""
+    """A mount's source does not exist on the engine's host."""
 
 
 class PortUnavailable(EngineError):
-    """A port of the configuration is already taken on the engine's host."""
+    """A port is already taken on the engine's host."""
 
 
 class NameTaken(EngineError):
-    """The container's name belongs to something that podkit cannot prove to be its own; it was not touched."""
+    """The container's name is taken by something else. It was not touched."""
 
 
 class NotSupported(EngineError):
-    """This engine cannot do what was asked of it; another one may."""
+    """This engine cannot do that. Another one may."""
 
 
 class ContainerError(PodkitError):
@@ -122,7 +122,7 @@ class ContainerNotFound(ContainerError):
 
 
 class ContainerNotRunning(ContainerError):
-    """The container exists but cannot run a command now: it is stopped or paused."""
+    """The container is stopped or paused, so no command runs."""
 
 
 class ContainerFailedToStart(ContainerError, RuntimeError):
@@ -152,7 +152,7 @@ class SessionConflict(SessionError):
 
 
 class SessionBusy(SessionError, TimeoutError):
-    """Another thread of this process still makes, recovers or closes the session, or restarts its container.
+    """Another thread is still making, recovering or closing the session, or restarting its container.
 
     Nothing was done: try again, or with a longer timeout.
     """
@@ -175,7 +175,7 @@ class CommandFailed(CommandError):
 
 
 class CommandStillRunning(CommandError, TimeoutError):
-    """`Command.wait` has waited for as long as it was told to; the command goes on, `result` has the output so far."""
+    """The command outlasted `Command.wait`. It goes on; `result` has the output so far."""
 
 
 class CommandInterrupted(CommandError):
@@ -195,7 +195,7 @@ class ProcessNotFound(ProcessError, LookupError):
 
 
 class ProcessStillRunning(ProcessError, TimeoutError):
-    """`ProcessManager.wait` has waited for as long as it was told to; the process goes on."""
+    """The process outlasted `ProcessManager.wait`. It goes on."""
 
 
 class ProcessFailedToStart(ProcessError, RuntimeError):
@@ -211,7 +211,7 @@ class ProcessFailedToStart(ProcessError, RuntimeError):
 
 
 def _one_line(text: str) -> str:
-    """Return text that can be printed anywhere and forges no line of a log; the rest is shown as Python's escapes."""
+    """Return text that prints anywhere as one line. All else becomes Python's escapes."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -256,7 +256,7 @@ class FileExists(FileError, FileExistsError):
 
 
 class FileDenied(FileError, PermissionError):
-    """The user may not do that, or the file system is read-only."""
+    """The user may not, or the file system is read-only."""
 
     _number = errno.EACCES
 
@@ -272,13 +272,13 @@ class IsADirectory(NotAFile, IsADirectoryError):
 
 
 class NotADirectory(FileError, NotADirectoryError):
-    """A directory was expected, there or on the way, and something else is there."""
+    """Something else stands where a directory was expected."""
 
     _number = errno.ENOTDIR
 
 
 class FileTooLarge(FileError):
-    """The file, or a tree of files, has more bytes than the limit of the call."""
+    """The file or the tree has more bytes than allowed."""
 
 
 class TooManyFiles(FileError):
@@ -302,4 +302,4 @@ class NotText(FileError):
 
 
 class PathEscape(InvalidInput, FileError):
-    """The path leaves, by `..` or by a symlink, the directory that it must stay in."""
+    """The path leaves its directory, by `..` or a symlink."""

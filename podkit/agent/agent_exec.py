@@ -1,4 +1,4 @@
-"""Commands through the agent where there is one, else through the engine's exec."""
+"""Commands through the agent, or else the engine's exec."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 
 class AgentExec:
-    """A `Runner` over the agents' channels; where a container has no agent, the engine's exec runs its commands."""
+    """A `Runner` over the agents' channels. Without an agent, the engine's exec takes over."""
 
     def __init__(self, backend: Backend, restarts: Restarts) -> None:
         self._restarts = restarts
@@ -41,7 +41,7 @@ class AgentExec:
         self._links = Links(backend)
 
     def start(self, container_id: str, *, deadline: Deadline | None = None) -> None:
-        """See `Runner.start`; the stream to the agent is kept for the first command."""
+        """See `Runner.start`. The stream is kept for the first command."""
         self._links.start(container_id, deadline)
 
     def run(self, container_id: str, request: CommandRequest) -> Outcome:
@@ -64,7 +64,7 @@ class AgentExec:
         return Execution(link.channel, request, place, _Recovery(self._restarts, link, request.timeout))
 
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
-        """See `Runner.is_busy`; the agent knows of all that every channel has started."""
+        """See `Runner.is_busy`. The agent counts every channel's commands."""
         deadline = deadline or NEVER
         try:
             link = self._links.get(container_id, None, deadline)
@@ -79,7 +79,7 @@ class AgentExec:
         return None if self._links.get(container_id, None, NEVER) else self._links.why_not(container_id)
 
     def release(self, container_id: str) -> None:
-        """See `Runner.release`: an engine takes some 15 ms longer to remove a container with an open stream."""
+        """See `Runner.release`. An open stream slows a removal by some 15 ms."""
         self._links.close_idle(container_id)
 
     def forget(self, container_id: str) -> None:
@@ -93,7 +93,7 @@ class AgentExec:
 
 
 class _Recovery:
-    """Finds out what a broken channel means for one command; see `execution.Recovery`."""
+    """Explains a broken channel to one command. See `execution.Recovery`."""
 
     def __init__(self, restarts: Restarts, link: Link, timeout: float | None) -> None:
         self._restarts = restarts
@@ -103,7 +103,7 @@ class _Recovery:
 
     @property
     def _patience(self) -> Deadline:
-        """Until when the engine has to answer: a command over its time is back 2 s after that, at the latest."""
+        """The engine's deadline: a timed-out command is back within 2 s."""
         if self._asked_in_vain_at is not None and time.monotonic() - self._asked_in_vain_at < _VAIN_SECONDS:
             return Deadline.after(0)
         grace = Deadline.after(GRACE_SECONDS)
@@ -132,7 +132,7 @@ class _Recovery:
         self._restart(outcome)
 
     def _settled(self, seconds: float) -> WorkloadInfo:
-        """Look at the container, for as long as the engine may need to notice that it has ended."""
+        """Inspect the container until its end would have been noticed."""
         found: list[WorkloadInfo] = []
         patience = self._patience
 

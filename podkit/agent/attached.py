@@ -1,4 +1,4 @@
-"""The stream to the channel that a container's first process has behind its own standard streams."""
+"""The stream to the channel behind a container's first process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent's program: where its files are, and where a container finds it."""
+"""The agent's program, here and in a container."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _ARCHITECTURES = {"amd64": "agent-x86_64", "arm64": "agent-aarch64"}
 
 
 def file_for(machine: str = os.uname().machine) -> Path:
-    """Give the program for a machine as `uname -m` names it; it may not exist."""
+    """Return the program for a machine, by its `uname -m` name. It may not exist."""
     return _FILES / f"agent-{machine}"
 
 
 @cache
 def shared_files() -> SharedFiles | None:
-    """Give the program as files to be shared; `None` where this copy of podkit was made without them."""
+    """Return the program as shared files. `None` if this copy of podkit lacks it."""
     files = {name: _FILES / file for name, file in _ARCHITECTURES.items()}
     if not all(file.is_file() for file in files.values()):
         return None

@@ -1,4 +1,4 @@
-"""One command of a channel: what has come for it, as far as it can be believed."""
+"""One command of a channel, and the frames that came for it. All are checked."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Wake:
         self._asleep.acquire()
 
     def set(self) -> None:
-        """Let the thread go on, or not even begin to wait."""
+        """Wake the thread, or keep it from waiting at all."""
         with suppress(RuntimeError):  # it is set already
             self._asleep.release()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it is set, at most so long, and unset it; whether it was set."""
+        """Wait at most so long, and reset. Return whether it was set."""
         return self._asleep.acquire(timeout=seconds)
 
 
@@ -83,11 +83,11 @@ class Call:
 
     @property
     def timed_out(self) -> bool:
-        """Whether the agent has ended it for being over its time."""
+        """Whether the agent ended it by its timeout."""
         return self.ended is not None and EndFlag.TIMED_OUT in self.ended[1]
 
     def take_output(self) -> tuple[Stream, bytes] | None:
-        """Give the next piece of output, `None` where none is there."""
+        """Return the next piece of output, `None` without any."""
         with self._lock:
             if not self.output:
                 return None

@@ -1,4 +1,4 @@
-"""One open stream to the agent of a container, and the many commands that go through it.
+"""One open stream to an agent, shared by many commands.
 
 No thread of its own: of the threads that wait for something, one reads the stream for all of them, and passes that
 duty on when it has what it waited for. An idle channel costs a descriptor and nothing else.
@@ -53,11 +53,11 @@ class ChannelBroken(Exception):
 
 
 class ParentsChannel(ChannelBroken):
-    """This process was forked from the one that opened the stream: what goes through it is that one's."""
+    """The stream belongs to the parent of this forked process."""
 
 
 class Channel:
-    """The stream, and the calls that wait for something of it. Safe to use from many threads.
+    """The stream and its waiting calls. Safe to use from many threads.
 
     Args:
         stream: to a process `agent channel`; the channel owns it.
@@ -93,21 +93,21 @@ class Channel:
 
     @property
     def broken(self) -> bool:
-        """Whether the stream has ended; a new channel is needed then."""
+        """Whether the stream has ended. A new channel is needed then."""
         return self._broken is not None
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is asked of the agent at the moment."""
+        """Whether no call is under way."""
         return not self._calls
 
     @property
     def silent_seconds(self) -> float:
-        """How long ago the agent was heard the last time."""
+        """Seconds since the agent was last heard."""
         return time.monotonic() - self._heard_at
 
     def is_quiet(self) -> bool:
-        """Whether it is open, as far as can be seen at once: so that no command goes to an agent that has ended."""
+        """Whether the stream is open, as seen at once. Keeps commands from an agent that has ended."""
         if self._broken is None:
             duty, heard_at = object(), self._heard_at
             try:
@@ -122,7 +122,7 @@ class Channel:
 
     @property
     def has_greeted(self) -> bool:
-        """Whether there is an agent at the other end, of whatever version."""
+        """Whether an agent has answered, of whatever version."""
         return self._greeting is not None
 
     def exit_code(self, deadline: Deadline) -> int | None:
@@ -130,11 +130,11 @@ class Channel:
         return self._stream.exit_code(deadline=deadline)
 
     def close(self) -> None:
-        """Close the stream: the agent ends, and with it every command that runs through it. Twice is harmless."""
+        """Close the stream, which ends the agent and its commands. Twice is harmless."""
         self._break("it was closed")
 
     def _refuse_to_child(self) -> None:
-        """Leave the stream to the process that opened it: a forked child shares it, and must not read, write or close.
+        """Refuse a forked child. It shares the stream, and must not read, write or close it.
 
         Raises:
             ParentsChannel: this process is a child of that one.
@@ -227,7 +227,7 @@ class Channel:
         self._send(frame, deadline, call)
 
     def ping(self, deadline: Deadline) -> int:
-        """Ask for a sign of life; gives how many commands and background processes run in the container.
+        """Ask for a sign of life. Returns how many commands and background processes run.
 
         Raises:
             ChannelBroken: the agent has ended.
@@ -245,7 +245,7 @@ class Channel:
         return call.pong
 
     def send_input(self, call: Call, data: memoryview, deadline: Deadline) -> None:
-        """Send input, at most what `call.input_credit` allows; no bytes end it."""
+        """Send input, at most `call.input_credit` bytes. No bytes end it."""
         call.sent_input(len(data))
         self._send(encode(ToAgent.INPUT, call.id, data), deadline)
 
@@ -286,7 +286,7 @@ class Channel:
                 self._is_sending = False
 
     def _read_rest(self) -> None:
-        """Hear what the agent said before it ended: perhaps that it read nothing of what was just sent."""
+        """Read the agent's last words. Perhaps it read nothing of the last frame."""
         with suppress(ChannelBroken):
             self.wait(Call(0), lambda: self._broken is not None, Deadline.after(_REST_SECONDS))
 
@@ -295,14 +295,14 @@ class Channel:
             self._calls[call.id] = call
 
     def forget(self, call: Call) -> None:
-        """Drop a call: what still comes for it is dropped too."""
+        """Drop a call, and all that still comes for it."""
         with self._state:
             self._calls.pop(call.id, None)
 
     # --- receiving ----------------------------------------------------------------------------------
 
     def wait(self, call: Call, ready: Callable[[], object], deadline: Deadline) -> bool:
-        """Wait until `ready()` or the deadline, reading the stream for everybody where nobody else does.
+        """Wait until `ready()` or the deadline. Reads for all calls if no other thread does.
 
         Returns:
             Whether it became ready.
@@ -339,25 +339,25 @@ class Channel:
                 self._pass_on()
 
     def _takes_over(self, duty: object) -> bool:
-        """Become the reader where there is none; `duty` stands for the caller until it passes that on."""
+        """Become the reader if there is none. `duty` stands for the caller until it hands over."""
         with self._state:
             if self._reader is None:
                 self._reader, self._reading_thread = duty, threading.get_ident()
         return self._reader is duty
 
     def _is_interrupted(self) -> bool:
-        """Whether this thread reads already, in a frame that a signal's handler has interrupted to come here."""
+        """Whether a signal's handler interrupted this thread while it was reading."""
         return self._reader is not None and self._reading_thread == threading.get_ident()
 
     def _pass_on(self) -> None:
-        """Have another thread read on where none does: this one did, or was to."""
+        """Wake another thread as the next reader."""
         with self._state:
             other = next(iter(self._waiting), None)
         if other is not None and self._reader is None:
             other.set()
 
     def _read_what_is_there(self, deadline: Deadline, enough: Callable[[], object] = lambda: False) -> bool:
-        """Read until `enough()`, the end of the stream or the deadline; whether it was not the deadline."""
+        """Read until `enough()`, the end or the deadline. False at the deadline."""
         latest = max(deadline.at, Deadline.after(_LOOK_SECONDS).at)
         while not enough() and self._broken is None:
             if not self._read(deadline) or time.monotonic() >= latest:
@@ -365,7 +365,7 @@ class Channel:
         return True
 
     def _read(self, deadline: Deadline) -> bool:
-        """Read once; whether anything came before the deadline, the end included."""
+        """Read once. Return whether anything came in time, the end included."""
         try:
             if not self._stream.wait(deadline):  # an interruption here, such as Ctrl-C, loses nothing
                 return False

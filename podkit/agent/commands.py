@@ -1,4 +1,4 @@
-"""A command as asked for, its output as it comes, and what came of it; whichever way it is run."""
+"""A command's request, output and outcome, whichever way it runs."""
 
 from __future__ import annotations
 
@@ -92,18 +92,18 @@ class CommandRequest:
         )
 
     def directory_in(self, working_dir: str) -> str:
-        """Return where it runs in a container that has this working directory."""
+        """Return its directory, given the container's working directory."""
         return working_dir if self.working_dir is None else posixpath.join(working_dir, self.working_dir)
 
 
 def refused_user(user: str | None, why: str = "there is no such user or group in the container") -> InvalidInput:
-    """Return the error of a user that nothing can run as; `None` is the container's own."""
+    """Return the error for an unusable user. `None` is the container's own."""
     whose = "the container's user" if user is None else f"user {user!r}"
     return InvalidInput(f"nothing in the container can run as {whose}: {why}; name another user, or a number")
 
 
 class OutputBuffer:
-    """Keeps the beginning of a stream, up to a limit, and shows all of it to a callback.
+    """Keeps a stream's beginning, up to a limit. A callback sees all of it.
 
     Args:
         limit_bytes: how much is kept.
@@ -128,11 +128,11 @@ class OutputBuffer:
             self._callback(text)
 
     def mute(self) -> None:
-        """Show the callback nothing more: its command is over its time, and whoever waits for it, too."""
+        """Silence the callback: the command and its caller are over time."""
         self._callback = None
 
     def finish(self) -> None:
-        """Show the callback what is left of a character that was never completed."""
+        """Flush an incomplete character to the callback."""
         if self._callback and (text := self._decoder.decode(b"", final=True)):
             self._callback(text)
 
@@ -143,7 +143,7 @@ class OutputBuffer:
 
     @property
     def text(self) -> str:
-        """What was kept, as text: bytes that are not UTF-8 appear as U+FFFD."""
+        """The kept bytes as text. Bytes that are not UTF-8 appear as U+FFFD."""
         if not self.truncated:
             return self.data.decode("utf-8", "replace")
         # the limit may have cut a character: its first half is dropped rather than shown as broken
@@ -173,7 +173,7 @@ class Outcome:
     oom_killed: bool = False
 
     def to_result(self, timeout: float | None) -> ProcessResult:
-        """Give the result that the caller sees."""
+        """Return the result for the caller."""
         stderr, exit_code = self.stderr.text, self.exit_code
         if self.timed_out:
             newline = "\n" if stderr and not stderr.endswith("\n") else ""

@@ -1,4 +1,4 @@
-"""Commands through the engine's own exec: slow, but there wherever an engine is.
+"""Commands through the engine's own exec. Slow, but always there.
 
 What it cannot do, it does the hard way: an exec cannot be killed through the engine's API, so a command that is over
 its time is ended by killing the container and starting it again, and the result says so.
@@ -154,7 +154,7 @@ class _Run:
         return self._outcome
 
     def _open(self, before: WorkloadInfo) -> ExecStream:
-        """Start the command; where the engine does not say whether it did, end what may run."""
+        """Start the command. If the engine does not confirm, end what may run."""
         request = self._request
         spec = ExecSpec(
             argv=request.argv,
@@ -177,7 +177,7 @@ class _Run:
     # --- running --------------------------------------------------------------------------------------
 
     def _communicate(self, stream: ExecStream) -> bool:
-        """Feed the command, read what it prints, and find out how it ended; false where it is over its time."""
+        """Feed the command, read its output, find its end. False at its timeout."""
         input = self._request.input
         writer = _feed(stream, input, self.deadline) if input is not None else None
         if not self._read(stream):
@@ -193,7 +193,7 @@ class _Run:
         return True
 
     def _read(self, stream: ExecStream) -> bool:
-        """Read until the output or the command has ended; false where it is over its time."""
+        """Read until the output or the command ends. False at its timeout."""
         quiet, asked = _QUIET_SECONDS, time.monotonic()
         while True:
             chunk = stream.read(self.deadline.at_most(quiet))
@@ -214,7 +214,7 @@ class _Run:
                 quiet = min(quiet * 2, _QUIET_LONGEST_SECONDS)
 
     def _has_ended(self, stream: ExecStream) -> bool:
-        """Ask for the exit code, also once past the deadline: the command may have ended just before it."""
+        """Ask for the exit code, once more past the deadline. It may just have ended."""
         until = Deadline.after(_LAST_ASK_SECONDS) if self.deadline.expired else self.deadline
         try:
             self._outcome.exit_code = stream.exit_code(deadline=until)
@@ -224,7 +224,7 @@ class _Run:
         return self._outcome.exit_code is not None
 
     def _wait_for_exit_code(self, stream: ExecStream) -> bool:
-        """Ask until the engine has noticed the end, which comes a little after the end of the output.
+        """Wait for the engine to notice the end, a little after the output's.
 
         A command may also close its output and go on: so this waits as long as the command may run.
         """
@@ -233,7 +233,7 @@ class _Run:
         )
 
     def _drain(self, stream: ExecStream) -> None:
-        """Read what an ended command left in its pipes, for as long as it comes without a pause."""
+        """Read the rest of an ended command's output, until a pause."""
         longest = Deadline.after(_DRAIN_LONGEST_SECONDS)
         while (chunk := stream.read(longest.at_most(_DRAIN_QUIET_SECONDS))) and chunk.data:
             self._take(chunk)
@@ -247,7 +247,7 @@ class _Run:
     # --- ending ---------------------------------------------------------------------------------------
 
     def _judge_kill(self, before: WorkloadInfo) -> None:
-        """Find out whether a command that was killed was killed with its container, by another one's timeout.
+        """Tell whether another command's timeout killed this one with its container.
 
         Raises:
             ContainerNotFound: the container was removed.
@@ -295,7 +295,7 @@ class _Run:
 
 
 class _CallbackRaised(BaseException):
-    """Carries what a caller's callback raised past the handlers of podkit's own errors, whatever its class."""
+    """Carries a callback's exception past podkit's own handlers."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -311,7 +311,7 @@ def _callbacks() -> Iterator[None]:
 
 
 def _feed(stream: ExecStream, input: bytes, deadline: Deadline) -> threading.Thread | None:
-    """Write the command's input, in a thread of its own where that may block."""
+    """Write the input, in a thread if that may block."""
 
     def write() -> None:
         # the command may end, time out or lose its container before it has read everything: the reader reports that

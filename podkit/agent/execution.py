@@ -1,4 +1,4 @@
-"""One command that runs through the agent: its input and output as they go, its end, and what a lost one means."""
+"""One command through the agent: its input, output and end. A lost one is explained."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Silence(Enum):
 
 
 class Recovery(Protocol):
-    """What to do where the agent cannot say how a command ended; implemented by whoever opens channels.
+    """What to do when the agent cannot tell a command's end. Implemented by whoever opens channels.
 
     Each method completes the outcome, or raises what the caller has to know.
     """
@@ -78,7 +78,7 @@ class Recovery(Protocol):
         ...
 
     def explain(self, silent_seconds: float, deadline: Deadline) -> Silence:
-        """Find out before the deadline why nothing comes of the agent, though its stream is still open."""
+        """Find out why an agent with an open stream says nothing."""
         ...
 
 
@@ -97,7 +97,7 @@ class Place(NamedTuple):
 
 
 class Execution:
-    """A command that goes to the agent; nothing was sent before `start` or `communicate`.
+    """A command for the agent. Nothing is sent before `start` or `communicate`.
 
     One thread may take output while others write, signal or kill: each has its own way into the channel. To a forked
     child it is over, with `CommandInterrupted`.
@@ -134,11 +134,11 @@ class Execution:
 
     @property
     def pid(self) -> int | None:
-        """The number of its process inside the container; `None` until the agent has said it."""
+        """Its process's number inside, `None` until the agent has said it."""
         return self._call.pid
 
     def send(self, flags: StartFlag = StartFlag.QUIET) -> None:
-        """Send it, and wait for nothing; `QUIET` where its number is not wanted.
+        """Send it without waiting. `QUIET` if its number is not wanted.
 
         Raises:
             InvalidInput: it is too long.
@@ -162,7 +162,7 @@ class Execution:
             raise
 
     def start(self, deadline: Deadline) -> None:
-        """Send it, and wait until its process runs, or is known not to.
+        """Send it and wait until its process runs or has failed to.
 
         Raises:
             InvalidInput: there is no such user or directory; nothing was run.
@@ -190,7 +190,7 @@ class Execution:
     # --- input and signals ----------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send all of `data`; blocks while the command does not read.
+        """Send all of `data`. Blocks while the command does not read.
 
         Raises:
             BrokenPipeError: the command reads no more, or has ended; it says whether by its timeout.
@@ -225,19 +225,19 @@ class Execution:
             self._send_input(memoryview(b""))
 
     def _send_input(self, pending: memoryview) -> memoryview:
-        """Send as much as may be sent at once; gives the rest."""
+        """Send as much as the credit allows. Returns the rest."""
         piece = pending[: min(self._call.input_credit, _INPUT_BYTES)]
         self._guard(lambda: self._channel.send_input(self._call, piece, self._send_deadline()))
         return pending[len(piece) :]
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the command's process group; nothing happens where it has ended."""
+        """Signal the command's process group. Harmless once it has ended."""
         self._refuse_to_child()
         if not self._call.over and not self.ended:
             self._guard(lambda: self._channel.send_signal(self._call, number, self._send_deadline()))
 
     def kill(self) -> None:
-        """Kill the command with everything that it has started, and wait until nothing of that runs.
+        """Kill the command's whole tree and wait for its end.
 
         In a signal's handler that has interrupted a call to the same container there is no waiting: that call sees it.
         """
@@ -262,12 +262,12 @@ class Execution:
                     pass
 
     def _refuse_to_child(self) -> None:
-        """Say each time that a forked child cannot end its parent's command: it goes on."""
+        """Refuse a forked child each time. Its parent's command goes on."""
         if self.error and isinstance(self.error.__cause__, ParentsChannel):
             raise self.error
 
     def _wait(self, ready: Callable[[], object], deadline: Deadline) -> bool:
-        """Wait as `Channel.wait` does, and see now and then that there is still an agent to wait for."""
+        """Wait as `Channel.wait` does, checking now and then for an agent."""
         while not (found := self._channel.wait(self._call, ready, deadline.at_most(_SILENT_SECONDS))):
             if deadline.expired:
                 break
@@ -277,7 +277,7 @@ class Execution:
         return found
 
     def _look(self, deadline: Deadline) -> None:
-        """Close a channel whose agent is gone: a network that is cut, or a stopped agent, leaves its stream open."""
+        """Close a channel whose agent is gone. A cut network or a stopped agent leaves its stream open."""
         now, silent = time.monotonic(), self._channel.silent_seconds
         if silent < _SILENT_SECONDS or now - self._looked_at < _SILENT_SECONDS:
             return
@@ -295,11 +295,11 @@ class Execution:
                 self._give_up_paused()
 
     def _is_unheard(self) -> bool:
-        """Whether the agent has said nothing at all since the command was sent."""
+        """Whether the agent was silent since the command was sent."""
         return self._channel.silent_seconds > time.monotonic() - self._began
 
     def _give_up_paused(self) -> None:
-        """Wait no more for a command that was sent to a paused container: it ends as soon as it could go on."""
+        """Give up a command sent to a paused container. It dies when it could go on."""
         with suppress(ChannelBroken, EngineTimeout):
             self._channel.kill(self._call, self._send_deadline())
         with self._taking:
@@ -310,7 +310,7 @@ class Execution:
         return self._deadline.at_most(_SEND_SECONDS)
 
     def _guard(self, action: Callable[[], object]) -> None:
-        """Do something with the channel; where it breaks, or is silent for too long, see what that means."""
+        """Use the channel. If it breaks or is silent for too long, settle the command."""
         try:
             action()
             return
@@ -325,7 +325,7 @@ class Execution:
     # --- output and the end ---------------------------------------------------------------------------
 
     def communicate(self, patience: Deadline = NEVER) -> Outcome:
-        """Send it with its input, take the output, and wait for the end.
+        """Send it with its input, take its output, wait for its end.
 
         Args:
             patience: how long to wait for it; it is left to end by itself then.
@@ -356,7 +356,7 @@ class Execution:
         return self.outcome
 
     def feed(self, data: bytes | memoryview, patience_seconds: float | None = None) -> bool:
-        """Send input as the command takes it, counting its output meanwhile; return whether it took all.
+        """Send input as the command takes it. Counts output; returns whether it took all.
 
         Args:
             data: the input, or a piece of it.
@@ -374,7 +374,7 @@ class Execution:
         return True
 
     def _may_send(self, size: int, patience_seconds: float | None) -> bool:
-        """Wait until so much input may be sent: many small pieces would cost more. Whether the command reads on."""
+        """Wait for that much credit: small pieces cost more. Return whether the command reads on."""
         call = self._call
 
         def ready() -> bool:
@@ -388,12 +388,12 @@ class Execution:
         return not (call.input_refused or call.over or self.ended)
 
     def leave(self) -> None:
-        """Let it end by itself: what still comes of it is dropped."""
+        """Let it end by itself. Its output is dropped."""
         self._channel.forget(self._call)
         self.ended = True
 
     def abandon(self) -> None:
-        """Kill it, as far as it runs and can be killed; raises nothing."""
+        """Kill it if it runs. Raises nothing."""
         if not self._call.sent:
             self._channel.forget(self._call)
             return
@@ -401,13 +401,13 @@ class Execution:
             self.kill()
 
     def so_far(self) -> ProcessResult:
-        """Give what is known of a command that still runs; its exit code is -1."""
+        """Return a running command's result so far, with exit code -1."""
         if not self.ended:
             self.outcome.duration_seconds = time.monotonic() - self._began
         return self.outcome.to_result(None)
 
     def poll(self) -> bool:
-        """Whether it has ended, as far as can be seen at once."""
+        """Whether it has ended, as seen without waiting."""
         with tried(self._taking) as taken:
             try:
                 if taken and not self.ended:
@@ -424,7 +424,7 @@ class Execution:
     def take(
         self, enough: Callable[[], bool] = lambda: False, patience: Deadline | None = None
     ) -> tuple[Stream, bytes] | None:
-        """Wait for a piece of output and count it; `None` once the command has ended.
+        """Wait for a piece of output and count it. `None` once the command has ended.
 
         Args:
             enough: gives an empty piece as soon as this is true.
@@ -464,7 +464,7 @@ class Execution:
             return None
 
     def _end_in_time(self) -> None:
-        """See to the end of a command that is over its time, though its output comes and comes."""
+        """End a timed-out command that still floods its output."""
         try:
             if not self._channel.wait(self._call, lambda: self._call.over, Deadline.after(_LATE_SECONDS)):
                 self._settle_loss(EngineTimeout(_LATE))
@@ -482,7 +482,7 @@ class Execution:
             self._guard(lambda: self._channel.give_credit(self._call, size, self._send_deadline()))
 
     def _finish(self) -> None:
-        """Make the outcome of what the agent said of the end."""
+        """Fill the outcome with the end that the agent told."""
         if (failed := self._call.failed) is not None:
             self._settle(lambda: _not_started(self.request, *failed, self.outcome))
             return
@@ -503,7 +503,7 @@ class Execution:
             self._settle(lambda: None)
 
     def _settle_loss(self, cause: ChannelBroken | EngineTimeout) -> None:
-        """Find out what it means that the channel broke or is silent."""
+        """Explain a channel that broke or is silent."""
         if isinstance(cause, ParentsChannel):
             error = CommandInterrupted(f"this process cannot follow the command: {cause}")
             self._settle(lambda: _raise(error, cause))
@@ -520,7 +520,7 @@ class Execution:
             self._settle(lambda: self._recovery.lost(cause, self.outcome))
 
     def _settle(self, judge: Callable[[], None]) -> None:
-        """End the command as `judge` says, which raises or completes the outcome; the error is kept, not raised."""
+        """End the command by `judge`, which completes the outcome or raises. An error is kept, not raised."""
         self._channel.forget(self._call)
         try:
             judge()
@@ -549,7 +549,7 @@ def _not_started(request: CommandRequest, failure: int, error: int, outcome: Out
 
 
 def why_no_program(program: str, error: int) -> tuple[int, str]:
-    """Return the exit code and the reason of a program that cannot be run, as a shell reports it."""
+    """Return exit code and reason of an unusable program, as a shell does."""
     code = _NOT_FOUND if error in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
     return code, f"cannot run {program!r}: {_reason(error)}"
 
@@ -559,7 +559,7 @@ def _reason(error: int) -> str:
 
 
 def why_not_started(request: CommandRequest, failure: int, error: int) -> PodkitError:
-    """Return the error of a command that was not started, for another reason than its program."""
+    """Return the error of a command that did not start. Its program is not the reason."""
     why = _reason(error)
     if failure == Failure.NO_USER:
         return refused_user(request.user) if error == errno.ENOENT else refused_user(request.user, why)

@@ -1,4 +1,4 @@
-"""Files inside a container through a small shell script: for containers in which the agent cannot run.
+"""Files through a shell script, for containers without an agent.
 
 Needs `sh`, `cat`, `cp`, `mkdir`, `mv`, `readlink`, `rm`, `rmdir` and `wc` in the image (a busybox has them all).
 """
@@ -77,7 +77,7 @@ chmod 0777 -- "$1" 2>/dev/null || [ ! -w "$1" ]
 
 
 def write_file(runner: Runner, container_id: str, task: FileTask, content: bytes) -> None:
-    """Write a file in one step: a reader sees the old one or the new one.
+    """Write a file in one step.
 
     Raises:
         FileError: the file could not be written; a more exact class where one fits.
@@ -119,7 +119,7 @@ def empty_directory(runner: Runner, container_id: str, task: FileTask) -> None:
 
 
 def open_to_all(runner: Runner, container_id: str, task: FileTask, *, if_empty: bool) -> None:
-    """Let every user make files in a directory of root's.
+    """Open root's directory to every user.
 
     Raises:
         FileError: it could not be done.

@@ -1,4 +1,4 @@
-"""What is asked of the agent's part for files, and what its refusals mean."""
+"""Tasks for the agent's part for files, and its refusals."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class FileTask:
         self.fail(kind, why, refused.below, known)
 
     def fail(self, kind: type[FileError], why: str, below: bytes = b"", number: int | None = None) -> NoReturn:
-        """Raise an error that names the path; `number` is the system's."""
+        """Raise an error that names the path. `number` is the system's."""
         name = os.fsencode(self.path) + (b"/" + below if below else b"")
         target = None if self.target is None else str(self.target)
         becoming = "" if target is None else f" to '{printable(target)}'"
@@ -126,16 +126,16 @@ class FileTask:
         raise kind(message, number=number, filename=os.fsdecode(name), filename2=target) from None
 
     def interrupted(self, why: object) -> CommandInterrupted:
-        """Return the error of a task whose container or engine ended under it."""
+        """Return the error of a task whose container or engine ended."""
         return CommandInterrupted(f"cannot {self.doing} '{printable(self.path)}': {why}")
 
     def too_late(self) -> NoReturn:
-        """Raise the error of a task that is over its time."""
+        """Raise the error of a timed-out task."""
         self.fail(FileTimeout, self.reasons.get(LATE, f"it took longer than {self.timeout:g} s"))
 
 
 def renaming(source: PurePosixPath, target: PurePosixPath) -> Mapping[int, str]:
-    """Return words for the error numbers of a renaming, which do not tell the two paths apart."""
+    """Return words for a renaming's errors, which mix up its two paths."""
     old, new = printable(source), printable(target)
     not_empty = f"'{new}' is a directory that is not empty: remove it first, with recursive=True"
     return {
@@ -152,5 +152,5 @@ def renaming(source: PurePosixPath, target: PurePosixPath) -> Mapping[int, str]:
 
 
 def printable(path: str | PurePath) -> str:
-    """Return a path for a message: text, whatever bytes a container has in its names."""
+    """Return a path for a message. Bytes that are not UTF-8 appear as U+FFFD."""
     return os.fsencode(path).decode(errors="replace")

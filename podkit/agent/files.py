@@ -1,4 +1,4 @@
-"""Files inside a container, through the agent: whatever the image holds, as a command in it would reach them.
+"""Files inside a container, through the agent. They are reached as a command would, whatever the image holds.
 
 Each call is one run of the agent's part for files (`native/files.c`), by the container's user or another one, and
 speaks in the records of `records.py`. Where a container has no agent, a shell script reads and writes (`file_scripts`).
@@ -68,7 +68,7 @@ class ContainerFiles:
     def read(
         self, container_id: str, path: PurePosixPath, *, max_bytes: int = READ_LIMIT_BYTES, user: str | None = None
     ) -> bytes:
-        """Read a regular file that has at most `max_bytes`; links are followed."""
+        """Read a regular file of at most `max_bytes`. Links are followed."""
         task = FileTask(
             doing="read",
             path=path,
@@ -104,7 +104,7 @@ class ContainerFiles:
         mode: int | None = None,
         user: str | None = None,
     ) -> None:
-        """Write a file in one step; missing directories are made, and a link is written through.
+        """Write a file in one step. Missing directories are made, a link is written through.
 
         It is written in place, where a reader may see half of it, if it is a mount itself, if its directory takes no
         new file, or if its owner is another one and would not stay.
@@ -132,7 +132,7 @@ class ContainerFiles:
     # --- names --------------------------------------------------------------------------------------
 
     def stat(self, container_id: str, path: PurePosixPath, *, follow: bool, user: str | None = None) -> Entry:
-        """Look at what has this name; `follow` means what a link names."""
+        """Return a name's entry. `follow` looks through a link."""
         argv = ["stat", str(path), str(int(follow))]
         task = FileTask(doing="look at", path=path, argv=argv, user=user)
         entries = self._entries(container_id, task, 1)
@@ -141,7 +141,7 @@ class ContainerFiles:
         return entries[0]
 
     def list(self, container_id: str, path: PurePosixPath, most: int, *, user: str | None = None) -> Sequence[Entry]:
-        """Look at all that lies in a directory, at most so many names."""
+        """Return a directory's entries, at most `most`."""
         task = FileTask(
             doing="list",
             path=path,
@@ -172,7 +172,7 @@ class ContainerFiles:
         self._entries(container_id, task, 0)
 
     def remove(self, container_id: str, path: PurePosixPath, *, recursive: bool, user: str | None = None) -> None:
-        """Remove a file, a link or a directory, with `recursive` whatever is in it."""
+        """Remove a file, a link or a directory. `recursive` takes full ones."""
         reasons = {} if recursive else {39: "it is a directory that is not empty: pass recursive=True"}
         argv = ["remove", str(path), str(int(recursive))]
         self._entries(container_id, FileTask(doing="remove", path=path, argv=argv, user=user, reasons=reasons), 0)
@@ -180,13 +180,13 @@ class ContainerFiles:
     def rename(
         self, container_id: str, source: PurePosixPath, target: PurePosixPath, *, user: str | None = None
     ) -> None:
-        """Give a file or a directory another name; a file that has it is replaced."""
+        """Rename a file or a directory. A file there is replaced."""
         argv, reasons = ["rename", str(source), str(target)], renaming(source, target)
         task = FileTask(doing="rename", path=source, argv=argv, user=user, reasons=reasons, target=target)
         self._entries(container_id, task, 0)
 
     def empty(self, container_id: str, path: PurePosixPath) -> None:
-        """Remove all that is in a directory, but mounts and what is in them.
+        """Empty a directory, except for mounts.
 
         It is done as root, who may lack the capability to go where only the owner may: so as the container's user, too.
         """
@@ -213,7 +213,7 @@ class ContainerFiles:
         but_for: Sequence[str] = (),
         deadline: Deadline | None = None,
     ) -> None:
-        """Let every user make files in a directory of root's.
+        """Open root's directory to every user.
 
         It is made where it is missing. One of another user, of a read-only file system or behind a link stays as it is.
 
@@ -248,14 +248,14 @@ class ContainerFiles:
     def get(
         self, container_id: str, task: FileTask, use: Callable[[Iterator[Record]], T], *, with_data: bool = True
     ) -> T:
-        """Do a task, and return what `use` makes of its records, which end with the last one before `DONE`."""
+        """Do a task and return `use` of its records. They end before `DONE`."""
         execution = self._prepare(container_id, task)
         with _ending(execution, task):
             execution.send()
             return use(_records(execution, task, RecordDecoder(with_data=with_data)))
 
     def put(self, container_id: str, task: FileTask, pieces: Iterable[bytes | memoryview]) -> None:
-        """Do a task that reads records; `pieces` are their bytes, but for `DONE`."""
+        """Do a task that reads records. `pieces` are their bytes, without `DONE`."""
         execution = self._prepare(container_id, task, with_input=True)
         with _ending(execution, task):
             execution.send()
@@ -278,7 +278,7 @@ def _over_read_limit(max_bytes: int, found: int) -> str:
 
 @contextmanager
 def _ending(execution: Execution, task: FileTask) -> Iterator[None]:
-    """See that nothing runs on after an error, and raise errors as callers know them."""
+    """End the task after an error, and translate that."""
     try:
         yield
         execution.leave()
@@ -307,7 +307,7 @@ class _Answered(Exception):
 
 
 def _records(execution: Execution, task: FileTask, decoder: RecordDecoder) -> Iterator[Record]:
-    """Yield the records as they come, until all is done.
+    """Yield the records as they come.
 
     Raises:
         _Answered: the agent refused.
@@ -333,7 +333,7 @@ def _records(execution: Execution, task: FileTask, decoder: RecordDecoder) -> It
 
 
 def _await_answer(execution: Execution, task: FileTask) -> None:
-    """Wait for the only record that answers a `put`; some of it may have come while it was fed."""
+    """Wait for the record that answers a `put`. Some of it may have come already."""
     answer = execution.outcome.stdout
     while True:
         for record in RecordDecoder().feed(answer.data):
@@ -349,7 +349,7 @@ def _await_answer(execution: Execution, task: FileTask) -> None:
 
 
 def _explain_end(execution: Execution, task: FileTask) -> NoReturn:
-    """Raise the error of a task that ended without its last record."""
+    """Raise the error of a task that ended early."""
     outcome = execution.outcome
     if outcome.timed_out:
         task.too_late()
@@ -364,7 +364,7 @@ def _explain_end(execution: Execution, task: FileTask) -> NoReturn:
 
 
 def _joined(pieces: Iterable[bytes | memoryview], last: bytes) -> Iterator[bytes | memoryview]:
-    """Yield small pieces in larger ones: each costs a system call or more, here and inside."""
+    """Join small pieces: each costs system calls, here and inside."""
     small: list[bytes | memoryview] = []
     size = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""The open channels of the containers of one engine: one each, or one for each user where the agent is not root."""
+"""An engine's open channels: one a container, or one a user where the agent is not root."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Link(NamedTuple):
-    """An open channel, and what the container was when it was opened.
+    """An open channel, and its container's state at opening.
 
     Attributes:
         channel: to the agent.
@@ -43,7 +43,7 @@ class Link(NamedTuple):
     user: str
 
     def user_for(self, wanted: str | None) -> str:
-        """Return the user that a command is started with; `""` for the agent's own."""
+        """Return the user to start a command with. `""` is the agent's own."""
         if self.user != _ROOT:
             return ""
         return self.info.user if wanted is None else wanted
@@ -55,7 +55,7 @@ _BAD_CALL = _SIGNALLED + 31  # SIGSYS: what a seccomp profile kills with
 
 
 class _Ended(Exception):
-    """An agent ended before it answered, or speaks another version."""
+    """An agent ended early, or speaks another version."""
 
     def __init__(self, why: str, exit_code: int | None, has_greeted: bool) -> None:  # noqa: FBT001
         super().__init__(why)
@@ -103,7 +103,7 @@ class Links:
             return self._slots[container_id]
 
     def start(self, container_id: str, deadline: Deadline | None) -> None:
-        """Start a container that this process has made, and keep the stream to its agent for the first command.
+        """Start this process's new container. The stream to its agent is kept for the first command.
 
         Raises:
             ContainerError: as `Backend.start_workload` does.
@@ -119,11 +119,11 @@ class Links:
             self._slot(container_id).attached = Channel(AttachedStream(stream))
 
     def why_not(self, container_id: str) -> str | None:
-        """Return why there is no channel, as far as is known; `None` where there is one."""
+        """Return why there is no agent, `None` if there is or that is unknown."""
         return self._slot(container_id).why_not
 
     def close_idle(self, container_id: str) -> None:
-        """Close the channels of a container that no command uses; the next one opens another."""
+        """Close a container's idle channels. The next command opens another."""
         with self._lock:
             slot = self._slots.get(container_id)
         for channel in slot.channels if slot else ():
@@ -131,7 +131,7 @@ class Links:
                 channel.close()
 
     def close(self) -> None:
-        """Close the channels that no command uses; the next command opens another."""
+        """Close idle channels. The next command opens another."""
         with self._lock:
             ids = list(self._slots)
         for container_id in ids:
@@ -145,7 +145,7 @@ class Links:
             _close(slot)
 
     def get(self, container_id: str, user: str | None, deadline: Deadline) -> Link | None:
-        """Return the channel for a user's commands, opened where there is none; `None` where there is no agent.
+        """Return a user's channel, opening it if needed. `None` without an agent.
 
         Raises:
             ContainerNotFound: the container is gone.
@@ -192,7 +192,7 @@ class Links:
         return True
 
     def _attached(self, info: WorkloadInfo, slot: _Slot, user: str, deadline: Deadline) -> Link | None:
-        """Return the channel of the first process; `None` where it is not for this user, or not here, or has ended."""
+        """Return the first process's channel. `None` if it has ended, is not here, or is another user's."""
         channel = slot.attached
         if channel is None or not (slot.serves_all or user == ""):
             return None
@@ -232,7 +232,7 @@ class Links:
         return None
 
     def _begin(self, info: WorkloadInfo, whose: str, deadline: Deadline) -> Channel:
-        """Start an agent that runs as a user, and return its channel once it has answered.
+        """Start an agent as a user and return its channel once it answers.
 
         Raises:
             NotStarted: the engine could not run it.
@@ -265,7 +265,7 @@ class Links:
         return channel
 
     def _look_into(self, end: _Ended, info: WorkloadInfo, slot: _Slot, whose: str, deadline: Deadline) -> None:
-        """Find out whether an agent that has ended is to be done without.
+        """Decide whether to go on without an agent.
 
         Raises:
             ContainerNotRunning: the container has just ended, or something inside kills agents: another one may do.

@@ -1,4 +1,4 @@
-"""Background processes inside a container, through the agent's part for them (`native/background.c`).
+"""Background processes inside a container, through `native/background.c`.
 
 The agent starts a keeper for each process, which outlives the channel, podkit and the network. What it keeps lies in
 the container, where whoever may can change it: every answer is parsed as hostile input, with bounds.
@@ -69,7 +69,7 @@ class State(IntEnum):
 
 
 class Left(IntEnum):
-    """Whether anything of a process runs: itself, or what it has started."""
+    """Whether anything of a process's tree runs."""
 
     NOTHING = 0
     SOMETHING = 1
@@ -172,7 +172,7 @@ def _moment(milliseconds: int) -> datetime:
 
 
 def parse_piece(data: bytes, stream: str) -> Piece:
-    """Read a piece of a log; raises as `parse_rows` does."""
+    """Read a piece of a log. Raises as `parse_rows`."""
     if len(data) < _PIECE.size:
         raise _nonsense(f"{len(data)} bytes of {stream}")
     offset, ended, _ = _PIECE.unpack_from(data)
@@ -211,7 +211,7 @@ class ContainerProcesses:
         note: bytes,
         with_input: bool,
     ) -> Row:
-        """Start a process, of which only `argv`, `environment`, `working_dir` and `user` are looked at.
+        """Start a process. Only `argv`, `environment`, `working_dir` and `user` count.
 
         Raises:
             InvalidInput: there is no such user or directory, or the command is too long.
@@ -230,13 +230,13 @@ class ContainerProcesses:
         return self._rows(outcome, "", limit=PROCESSES_MAX)
 
     def look(self, container_id: str, id: str, *, wait: float = 0, deadline: Deadline = NEVER) -> Row:
-        """Look at one process, waiting for so many seconds while it runs."""
+        """Look at one process, waiting `wait` seconds for its end."""
         argv = ["look", id, str(round(wait * 1000))]
         [row] = self._rows(self._ask(container_id, argv, wait=wait, deadline=deadline), id, limit=1)
         return row
 
     def stop(self, container_id: str, id: str, milliseconds: int) -> Row:
-        """End a process and what it has started, by SIGKILL once so many milliseconds are over; look at it then."""
+        """End a process's tree and look at it. SIGKILL follows after so many milliseconds."""
         seconds = milliseconds / 1000
         deadline = Deadline.after(seconds + _KILL_SECONDS)
         found: list[Row] = []
@@ -255,7 +255,7 @@ class ContainerProcesses:
         return found[0] if wait_until(stopped, deadline=deadline) else self.look(container_id, id)
 
     def signal(self, container_id: str, id: str, number: int) -> None:
-        """Send a signal to the process group of a process; nothing happens where it has ended."""
+        """Signal a process's group. Harmless once it has ended."""
         self._check(self._ask(container_id, ["signal", id, str(number)]), id)
 
     def remove(self, container_id: str, id: str) -> None:
@@ -270,7 +270,7 @@ class ContainerProcesses:
         self._check(outcome, id)
 
     def read(self, container_id: str, id: str, stream: str, *, offset: int, max_bytes: int, wait: float = 0) -> Piece:
-        """Read a log, waiting for so many seconds while nothing is there; a negative offset counts from the end."""
+        """Read a log, waiting `wait` seconds for output. A negative offset counts from the end."""
         number = {"stdout": "1", "stderr": "2"}[stream]
         argv = ["log", id, number, str(offset), str(max_bytes), str(round(wait * 1000))]
         outcome = self._ask(container_id, argv, wait=wait, max_output_bytes=_PIECE.size + max_bytes)
@@ -279,7 +279,7 @@ class ContainerProcesses:
         return replace(piece, ended=piece.ended and len(piece.data) < max_bytes)  # else there may be more
 
     def write(self, container_id: str, id: str, data: bytes, wait: float, *, deadline: Deadline = NEVER) -> int:
-        """Write to the input of a process; return how many bytes it took within so many seconds.
+        """Write to a process's input. Returns the bytes taken within `wait` seconds.
 
         Raises:
             BrokenPipeError: it reads no input.

@@ -1,4 +1,4 @@
-"""The frames between podkit and its agent, as pure code; the agent's side is `native/agent.h`.
+"""The frames between podkit and its agent. Pure code; the other side is `native/agent.h`.
 
 A frame is a header of 12 bytes, little-endian: the length of what follows, the number of the command that it belongs
 to (0: the channel itself), its type, and three zeros. What comes from inside is hostile: every length is bounded, and
@@ -25,7 +25,7 @@ _TIMEOUT_LONGEST_MS = 0xFFFF_FFFF
 
 
 class ProtocolViolation(Exception):
-    """The other side sent what no agent of ours sends; the channel is of no use any more."""
+    """The other side broke the protocol. The channel is of no use any more."""
 
 
 class ToAgent(IntEnum):
@@ -99,14 +99,14 @@ _TYPES = {int(type): type for type in FromAgent}  # quicker than the enum's own 
 
 
 class Frame(NamedTuple):
-    """A frame from the agent, of a known type and of a size that this type may have."""
+    """A frame from the agent, its type and size checked."""
 
     type: FromAgent
     id: int
     data: bytes
 
     def numbers(self) -> tuple[int, ...]:
-        """Return the unsigned numbers of 32 bits that the frame holds."""
+        """Return the frame's unsigned 32-bit numbers."""
         return struct.unpack(f"<{len(self.data) // 4}L", self.data)
 
 
@@ -147,7 +147,7 @@ def encode(type: ToAgent, id: int, data: bytes | memoryview = b"") -> bytes:
 
 
 def encode_number(type: ToAgent, id: int, number: int) -> bytes:
-    """Return the bytes of a frame that holds one number."""
+    """Return a frame that holds one number, as bytes."""
     return encode(type, id, struct.pack("<L", number))
 
 
@@ -162,7 +162,7 @@ def encode_start(
     window: int,
     flags: int,
 ) -> bytes | None:
-    """Return the bytes of the frame that starts a command; `None` where it is longer than a frame may be."""
+    """Return the frame that starts a command. `None` if it is too long."""
     variables = [f"{name}={value}" for name, value in environment.items()]
     texts = [user, working_dir, *argv, *variables]
     data = b"\0".join(text.encode(errors="surrogateescape") for text in texts) + b"\0"

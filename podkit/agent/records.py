@@ -1,4 +1,4 @@
-"""The records in which the agent's part for files speaks, as pure code; its side is `native/records.h`.
+"""The records of the agent's part for files. Pure code; the other side is `native/records.h`.
 
 A record is a header of 8 bytes, little-endian (the length of what follows, its type, three zeros), and a body. What
 comes from inside is hostile: every length is bounded, and what cannot be right is a `RecordViolation`.
@@ -25,7 +25,7 @@ _PATH_BYTES = 4096
 
 
 class RecordViolation(Exception):
-    """The other side sent what no agent of ours sends."""
+    """The other side broke the protocol."""
 
 
 class _Type(IntEnum):
@@ -46,7 +46,7 @@ _LONGEST = {
 
 
 class Entry(NamedTuple):
-    """What is known of a file, or of anything else that has a name.
+    """A file, or anything else that has a name.
 
     Attributes:
         below: its path below the one that was asked for; empty for that itself. Hostile: it may hold anything.
@@ -84,7 +84,7 @@ class Refused(NamedTuple):
 
 
 class Mark(Enum):
-    """What holds nothing: a file is complete, or all is done."""
+    """An empty record: a file is complete, or all is done."""
 
     END = 3
     DONE = 4
@@ -105,7 +105,7 @@ Record = Entry | memoryview | Mark | Refused
 
 
 class RecordDecoder:
-    """Cuts a byte stream into records; data is given as it comes. Keeps at most one other incomplete record.
+    """Cuts a byte stream into records. Data passes as it comes; at most one other incomplete record is kept.
 
     Args:
         with_data: what is in a regular file follows its entry.
@@ -122,7 +122,7 @@ class RecordDecoder:
         self._in_file = False
 
     def feed(self, data: bytes) -> Iterator[Record]:
-        """Give the records that are there now, in order.
+        """Yield the records that are complete, in order.
 
         Raises:
             RecordViolation: one has no known type, no length that this type may have, or no place where it stands.
@@ -186,7 +186,7 @@ class RecordDecoder:
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """Give the bytes of a record that begins a file, or makes a directory or a link."""
+    """Encode a file's beginning, a directory or a link."""
     numbers = _ENTRY.pack(
         entry.size, entry.modified_seconds, entry.modified_nanoseconds, entry.mode, entry.uid, entry.gid
     )
@@ -195,10 +195,10 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def encode_data_header(size: int) -> bytes:
-    """Give what stands before so many bytes of a file."""
+    """Encode the header before so many bytes of a file."""
     return _HEADER.pack(size, _Type.DATA)
 
 
 def encode_mark(mark: Mark) -> bytes:
-    """Give the bytes of a record that holds nothing."""
+    """Encode an empty record."""
     return _HEADER.pack(0, mark.value)

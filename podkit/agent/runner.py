@@ -1,4 +1,4 @@
-"""What every way of running commands in containers promises, and what it needs of whoever looks after them."""
+"""What every way of running commands promises, and needs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GRACE_SECONDS = 1.9
 
 
 def latest(timeout: float | None) -> Deadline:
-    """Return until when the engine has to answer for a command that begins now, so that its caller is not late."""
+    """Return the engine's deadline for a command that begins now."""
     return Deadline.after(None if timeout is None else timeout + GRACE_SECONDS)
 
 
 def needs_agent(why: str) -> NotSupported:
-    """Return the error of what only an agent can do, asked for where there is none."""
+    """Return the error of a call that needs an agent."""
     return NotSupported(
         f"this needs podkit's agent in the container, which has none: {why}; execute_command, read_file and write_file "
         "work without it"
@@ -30,12 +30,12 @@ def needs_agent(why: str) -> NotSupported:
 
 
 def paused(name: str) -> ContainerNotRunning:
-    """Return the error of a container that somebody has paused."""
+    """Return the error of a paused container."""
     return ContainerNotRunning(f"container {name} is paused: unpause it, such as with 'docker unpause'")
 
 
 def running(backend: Backend, container_id: str, deadline: Deadline) -> WorkloadInfo:
-    """Ask for the state of a container that is to run a command.
+    """Inspect a container that is to run a command.
 
     Raises:
         ContainerNotFound: it is gone.
@@ -62,7 +62,7 @@ class Restarts(Protocol):
     """Looks at containers and restarts them; implemented by `podkit.core._restarts`."""
 
     def look(self, container_id: str, *, deadline: Deadline | None = None) -> WorkloadInfo:
-        """Ask the engine for the state of a container, never in the middle of a restart.
+        """Inspect a container, never in the middle of a restart.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -71,7 +71,7 @@ class Restarts(Protocol):
         ...
 
     def restart(self, before: WorkloadInfo, *, deadline: Deadline) -> None:
-        """Kill all that runs in a container and start it again, unless somebody has done so since `before`.
+        """Kill and restart a container, unless that was done since `before`.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -87,11 +87,11 @@ class Runner(Protocol):
     """
 
     def start(self, container_id: str, *, deadline: Deadline | None = None) -> None:
-        """Start a container that this process has made and nobody has started, as `Backend.start_workload` does."""
+        """Start this process's new container, as `Backend.start_workload` does."""
         ...
 
     def run(self, container_id: str, request: CommandRequest) -> Outcome:
-        """Run a command and wait for its end, or for its timeout and the killing. It is never sent twice.
+        """Run a command and wait for its end or its kill. It is never sent twice.
 
         Returns when the command itself has ended, even if a child of it holds its pipes open.
 
@@ -104,7 +104,7 @@ class Runner(Protocol):
         ...
 
     def prepare(self, container_id: str, request: CommandRequest, deadline: Deadline) -> Execution:
-        """Return a command that `Execution.start` sends; nothing is sent before. Raises as `run` does.
+        """Return an unsent command for `Execution.start`. Raises as `run` does.
 
         Raises:
             NotSupported: this runner only waits for commands.
@@ -112,11 +112,11 @@ class Runner(Protocol):
         ...
 
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
-        """Whether a command or a background process runs in a container, as far as this runner can know."""
+        """Whether a command or a background process runs, as far as is known."""
         ...
 
     def why_no_agent(self, container_id: str) -> str | None:
-        """Return why commands of a running container go through the engine's exec; `None` where the agent runs them.
+        """Return why a running container has no agent, `None` if it has one.
 
         Raises:
             ContainerNotFound: there is no such container.
@@ -125,13 +125,13 @@ class Runner(Protocol):
         ...
 
     def release(self, container_id: str) -> None:
-        """Close what no command uses of a container that is about to be removed: that makes its removal quicker."""
+        """Close a container's idle streams before its removal, which is quicker then."""
         ...
 
     def forget(self, container_id: str) -> None:
-        """Drop what is kept of a container that was removed."""
+        """Forget a container that was removed."""
         ...
 
     def close(self) -> None:
-        """Close what is open; commands under way go on, and the runner can be used on. Twice is harmless."""
+        """Close idle streams. Commands go on, the runner can be used on. Twice is harmless."""
         ...

@@ -1,4 +1,4 @@
-"""Files and whole directories between the host and a container, as one stream of records, in constant memory."""
+"""Files and directories between host and container, in constant memory."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def download(
     timeout: float | None,
     progress: Progress | None,
 ) -> Received:
-    """Fetch a file or a directory, with `is_directory` nothing else; see `SessionFiles.download`."""
+    """Fetch a file or a directory. `is_directory` refuses a file. See `SessionFiles.download`."""
     task = FileTask(
         doing="download",
         path=path,

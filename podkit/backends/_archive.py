@@ -1,4 +1,4 @@
-"""The archives that an engine takes for a container that has never run; imported late, with `tarfile`."""
+"""Archives for a container that has never run. Imported late, with `tarfile`."""
 
 from __future__ import annotations
 

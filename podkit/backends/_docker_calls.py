@@ -28,6 +28,6 @@ def create_container(api: Requests, name: str, body: Mapping[str, Any]) -> str:
 
 
 def put_archive(api: Requests, id: str, path: str, archive: bytes) -> None:
-    """Unpack an archive in a container that has never run; no directory takes the place of something else."""
+    """Unpack an archive in a container that has never run. A directory replaces nothing but a directory."""
     query = {"path": path, "noOverwriteDirNonDir": "true"}
     api.ask("PUT", "containers", id, "archive", query=query, body=archive)

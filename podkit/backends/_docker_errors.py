@@ -1,4 +1,4 @@
-"""What a Docker engine says of a failure, as podkit's errors: half of it is known by its text alone."""
+"""A Docker engine's refusals as podkit's errors. Half of them differ only in their text."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _NOT_RUNNING = re.compile(r"is not running|is paused|is restarting")
 
 @contextmanager
 def engine_errors(doing: str) -> Iterator[None]:
-    """Say what was being done, and turn a refusal into one of podkit's errors."""
+    """Turn a refusal into one of podkit's errors."""
     try:
         yield
     except Refused as exc:
@@ -71,7 +71,7 @@ def engine_errors(doing: str) -> Iterator[None]:
 
 
 def image_missing(image: str, text: str) -> str:
-    """Return the message for an image that is neither there nor to be had."""
+    """Return the message for an image that cannot be had."""
     return (
         f"the image {image!r} is not on the engine and cannot be pulled ({text}): check its name, pull or build it by "
         "hand, or name another one (image=..., or PODKIT_DEFAULT_IMAGE where none is named)"
@@ -102,7 +102,7 @@ def exec_error(status: int | None, doing: str, text: str) -> PodkitError:
 
 
 def not_started(output: str) -> Exception:
-    """Tell from the engine's text, which it prints as the command's output, why there was no process.
+    """Explain why no process started. The engine prints its text as the command's output.
 
     Its phrase stands before the caller's words, which it quotes: the first one found is its own. A text without any
     blames the container, which is ending, whatever file of its own the engine missed.

@@ -1,4 +1,4 @@
-"""The JSON of the Docker Engine API, to and from podkit's terms; pure code, and the same for Podman's socket.
+"""The Docker Engine API's JSON, to and from podkit's terms. Pure code, the same for Podman's socket.
 
 Source: Docker Engine API, "Create a container", "Inspect a container", "List containers".
 """

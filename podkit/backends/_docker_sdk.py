@@ -1,4 +1,4 @@
-"""What podkit uses Docker's SDK for: its client, for those who want one, and the user's credentials for registries.
+"""Docker's SDK: a client for those who want one, and the user's registry credentials.
 
 Imported at the first use of either: the SDK takes longer to import than all of podkit.
 """
@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 def make_client(endpoint: Endpoint, version: str) -> docker.DockerClient:
-    """Return a client of the SDK; no I/O, as the version of the API is known."""
+    """Return a client of the SDK. No I/O: the API's version is known."""
     tls: TLSConfig | bool = False
     if endpoint.tls:
         certificate, key = endpoint.tls.file("cert.pem"), endpoint.tls.file("key.pem")
@@ -42,7 +42,7 @@ def split_image(image: str) -> tuple[str, str]:
 
 
 def registry_credentials(repository: str) -> str:
-    """Return what `docker login` keeps for a repository's registry, as the engine takes it; empty without any."""
+    """Return the `docker login` credentials for a repository, encoded for the engine. Empty without any."""
     try:
         registry, _ = docker.auth.resolve_repository_name(repository)
         found = docker.auth.load_config().resolve_authconfig(registry)

@@ -1,4 +1,4 @@
-"""Memory that is mounted into a container: its mode, which engines forget."""
+"""The mode of a mounted tmpfs, which engines forget at a restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPEN = 0o1777
 
 
 def open_tmpfs(api: Requests, id: str, mounts: Sequence[MountSpec]) -> None:
-    """Give the directories below memory its mode, in a container that has never run.
+    """Set the mode of the directories below each tmpfs. The container has never run.
 
     From the second start on, runc gives a tmpfs the mode of the directory that it covers, which was made with 0755.
     """

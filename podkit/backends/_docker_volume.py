@@ -1,4 +1,4 @@
-"""Files that all containers of a Docker engine share: a volume that is filled once."""
+"""Files that all containers of an engine share, in a volume that is filled once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SharedVolumes:
         self._lock = threading.RLock()  # held while a volume is looked for or filled; guards _placed
 
     def place(self, api: Requests, shared: SharedFiles, image: str) -> None:
-        """Make sure that the volume with these files is there, and whole.
+        """Make sure that the volume exists and is whole.
 
         It is made together with the container that it is filled through, which is never started and goes once it is
         full: so a volume without that container is whole, whoever was killed when.
@@ -69,7 +69,7 @@ class SharedVolumes:
                     patience = api.deadline.at_most(_FILL_SECONDS)
 
     def _fill(self, api: Requests, shared: SharedFiles, image: str) -> bool:
-        """Make the volume and fill it; false where somebody else is about to."""
+        """Make the volume and fill it. False where another process is doing that."""
         archive, attempt = _archive(api, shared), os.urandom(16).hex()
         options = {"Labels": {_LABEL: shared.name}}
         mount = {"Type": "volume", "Source": shared.name, "Target": shared.target, "VolumeOptions": options}
@@ -143,7 +143,7 @@ def _find_filler(api: Requests, shared: SharedFiles) -> _Filler | None:
 
 
 def _is_left(filler: _Filler | None) -> bool:
-    """Whether nobody fills the volume any more; where that cannot be known, somebody may."""
+    """Whether the attempt to fill the volume was given up. False where that is unknown."""
     owner = _identity.Owner.from_label(filler.labels.get(_identity.OWNER, "")) if filler else None
     return filler is None or (owner is not None and owner.alive() is False)
 
@@ -163,7 +163,7 @@ def _finish(api: Requests, shared: SharedFiles, filler: _Filler) -> None:
 
 
 def _take_back(api: Requests, shared: SharedFiles, attempt: str) -> None:
-    """Remove what an attempt to fill the volume may have made, and nothing of another one's."""
+    """Remove whatever this attempt to fill the volume made. Another attempt's stays."""
     api = api.until(Deadline.after(CLEAN_UP_SECONDS))
     with suppress(Refused, EngineError):
         filler = _find_filler(api, shared)
@@ -204,7 +204,7 @@ def _remove(api: Requests, container: str) -> None:
 
 
 def _drop_former(api: Requests, shared: SharedFiles) -> None:
-    """Remove what other versions of podkit have placed and nothing uses: they place it again when they need it."""
+    """Remove other versions' volumes that nothing uses. They fill them again on demand."""
     family = shared.name.rpartition("-")[0].rpartition("-")[0]
     filters = json.dumps({"label": [_LABEL]})
     for volume in api.ask("GET", "volumes", query={"filters": filters})["Volumes"] or ():

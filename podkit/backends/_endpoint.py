@@ -1,4 +1,4 @@
-"""Where a Docker-compatible engine listens, and how to open a connection to it: no SDK, pure sockets."""
+"""Where a Docker-compatible engine listens, and how to connect to it. Pure sockets, no SDK."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tls(NamedTuple):
     verify: bool
 
     def file(self, name: str) -> str | None:
-        """Give the path of one of the files, `None` where it is not there."""
+        """Return the path of a TLS file, `None` where it is missing."""
         path = self.directory / name
         return str(path) if path.is_file() else None
 
@@ -55,7 +55,7 @@ class Endpoint(NamedTuple):
 
 
 def find_endpoints(environ: Mapping[str, str]) -> list[Endpoint]:
-    """Find where the engine may be, in the order in which the `docker` command looks.
+    """List where the engine may be, in the `docker` command's order.
 
     `DOCKER_HOST` alone counts where it is set, then the current docker context (`DOCKER_CONTEXT`, or the one of the
     client's configuration file); without either, the usual sockets are tried one after another. Reads files, connects

@@ -1,4 +1,4 @@
-"""The header that Docker puts before each piece of a process's output, as pure code.
+"""The header that Docker puts before each piece of output. Pure code.
 
 Eight bytes: the stream (1 stdout, 2 stderr), three zeros, and the length of what follows, big-endian.
 Source: Docker Engine API, "Attach to a container", stream format.
@@ -26,11 +26,11 @@ class FrameReader:
 
     @property
     def inside_frame(self) -> bool:
-        """Whether the stream, if it ended now, would end in the middle of a frame."""
+        """Whether the stream stands in the middle of a frame."""
         return bool(self._left or self._header)
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
-        """Give the chunks that `data` holds, in order.
+        """Yield the chunks that `data` completes, in order.
 
         Raises:
             EngineError: a header names no known stream.

@@ -1,4 +1,4 @@
-"""Requests to an engine's HTTP API over podkit's own sockets: each with a deadline, and without an SDK.
+"""HTTP requests to an engine over podkit's own sockets. Each has a deadline; no SDK.
 
 An SDK bounds no call as a whole and takes longer to import than all of podkit; an engine's API needs this little of
 HTTP: one request, one answer of known length or in chunks, and connections that are used again.
@@ -49,7 +49,7 @@ class Refused(Exception):
 
 
 def wait_for(connection: Connection, deadline: Deadline, *, writing: bool = False) -> None:
-    """Wait until there is something to receive, or room for something to send."""
+    """Wait until the socket can be read, or written."""
     if not writing and not isinstance(connection, socket.socket) and connection.pending():
         return  # decrypted already: the kernel's buffer is empty, and polling it would wait for nothing
     while not _is_ready(connection, deadline.at_most(_POLL_SECONDS).remaining, writing=writing):
@@ -67,7 +67,7 @@ def _is_ready(connection: Connection, seconds: float, *, writing: bool) -> bool:
 
 
 def receive(connection: Connection, size: int, deadline: Deadline) -> bytes:
-    """Return what is there, at most `size` bytes, waiting for the first of them. No bytes are the end."""
+    """Receive at most `size` bytes, waiting for the first. Empty at the end."""
     while True:
         try:
             return connection.recv(size)
@@ -137,7 +137,7 @@ class Incoming:
         return b"".join(self.pieces(most))
 
     def pieces(self, most: int) -> Iterator[bytes]:
-        """Read the body piece by piece, as it comes; what is announced to be longer is not read at all."""
+        """Yield the body as it comes. One announced as too long is not read."""
         if self.status in _EMPTY:
             return
         length = self._length()
@@ -233,7 +233,7 @@ def _header(line: bytes) -> tuple[bytes, bytes]:
 
 
 def refusal(incoming: Incoming) -> Refused:
-    """Read the engine's words from the body of an answer that refuses."""
+    """Return the engine's words from a refusal's body."""
     body = incoming.read_body(_REFUSAL_MAX_BYTES)
     try:
         return Refused(incoming.status, str(json.loads(body)["message"]))
@@ -272,12 +272,12 @@ class HttpClient:
             _close_all(self._idle)
 
     def until(self, deadline: Deadline) -> Requests:
-        """Return what makes requests whose answers must have come before a deadline."""
+        """Return a `Requests` that keeps to a deadline."""
         return Requests(self, deadline)
 
     @contextmanager
     def answer(self, method: str, target: str, content: bytes, headers: str, deadline: Deadline) -> Iterator[Incoming]:
-        """Send a request and have its answer's body read inside the block; see `Requests.ask` for the errors."""
+        """Send a request and read its answer inside the block. Raises as `Requests.ask`."""
         connection = self._connection(deadline)
         kept = False
         try:
@@ -325,7 +325,7 @@ class HttpClient:
 
 
 class Requests:
-    """Requests to one engine, all of them answered before one deadline or not at all.
+    """Requests to one engine that share a deadline.
 
     Attributes:
         deadline: until when.
@@ -336,11 +336,11 @@ class Requests:
         self.deadline = deadline
 
     def until(self, deadline: Deadline) -> Requests:
-        """Return the same with another deadline, such as for taking back what could not be finished."""
+        """Return the same with another deadline, such as one for cleaning up."""
         return Requests(self._client, deadline)
 
     def ask(self, method: str, *path: str, query: Mapping[str, object] | None = None, body: object = None) -> Any:
-        """Make a request and return the JSON of its answer, `None` where that is empty.
+        """Make a request and return its answer's JSON, `None` if empty.
 
         Args:
             method: such as `GET`.
@@ -357,13 +357,13 @@ class Requests:
         return _from_json(data) if data else None
 
     def fetch(self, method: str, *path: str, query: Mapping[str, object] | None = None, body: object = None) -> bytes:
-        """Make a request and return the bytes of its answer; see `ask`."""
+        """Make a request and return its answer's bytes. See `ask`."""
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         with self._client.answer(method, _target(path, query), content, "", self.deadline) as incoming:
             return incoming.read_body()
 
     def events(self, *path: str, query: Mapping[str, object], headers: str) -> Iterator[Any]:
-        """Make a POST request and return the lines of JSON that its answer is made of, each as it comes.
+        """Make a POST request and yield its answer's lines of JSON as they come.
 
         Without a deadline of their own, that is with `NEVER`, there may be 60 s between two pieces.
         """
@@ -394,7 +394,7 @@ def _from_json(data: bytes) -> Any:
 
 
 def _is_open(connection: Connection) -> bool:
-    """Whether nothing has come on a connection that nobody uses: not even its end."""
+    """Whether an idle connection is still open. Not if anything has come."""
     try:
         connection.recv(1)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Which engine the environment means; imports its SDK only when it is asked for."""
+"""Which engine the environment means. Its SDK is imported on demand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def default_backend() -> Backend:
-    """Return the connected backend that all of this process shares, as long as the environment names the same engine.
+    """Return this process's shared backend, connected. A changed environment gets another.
 
     Raises:
         EngineUnavailable: no engine answers; the next call tries again.
@@ -41,7 +41,7 @@ def default_backend() -> Backend:
 
 
 def close_backends() -> None:
-    """Close and forget the backends that this process shares; who still holds one can use it on."""
+    """Close and forget the shared backends. One that is still held can be used on."""
     with _lock:
         backends = list(_backends.values())
         _backends.clear()

@@ -1,4 +1,4 @@
-"""The byte stream of one exec, on a connection of its own.
+"""An exec's byte stream, on a connection of its own.
 
 The Docker SDK's exec stream ignores the client's timeout and shares a connection pool, so podkit speaks these few
 lines of HTTP itself: one request, which the engine answers by turning the connection into a raw stream.

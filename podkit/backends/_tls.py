@@ -1,4 +1,4 @@
-"""TLS over a socket, for one thread that reads and one that writes.
+"""TLS over a socket, for one reading and one writing thread.
 
 Python's own `ssl.SSLSocket` cannot be used by two threads at once, and cannot end one direction and go on with the
 other; a command's stream needs both.
@@ -58,20 +58,20 @@ class TlsSocket:
 
     @property
     def unsent(self) -> bool:
-        """Whether encrypted bytes wait for room in the kernel's buffer; `send(b"")` tries again."""
+        """Whether encrypted bytes wait for the kernel's buffer. `send(b"")` tries again."""
         return bool(self._unsent)
 
     def fileno(self) -> int:
-        """Give the descriptor, to be polled."""
+        """Return the descriptor, for polling."""
         return self._socket.fileno()
 
     def pending(self) -> bool:
-        """Whether `recv` has something to give that no poll of the descriptor tells of."""
+        """Whether `recv` has decrypted bytes that no poll shows."""
         with self._lock:
             return bool(self._decrypted or self._incoming.pending or self._tls.pending())
 
     def recv(self, size: int) -> bytes:
-        """Give decrypted bytes; none at the peer's end."""
+        """Return decrypted bytes, none at the peer's end."""
         with self._lock:
             if self._decrypted:
                 data, self._decrypted = self._decrypted[:size], self._decrypted[size:]
@@ -95,7 +95,7 @@ class TlsSocket:
                 self._flush()
 
     def send(self, data: bytes | memoryview) -> int:
-        """Encrypt and send; what the kernel does not take at once is kept, and sent by the next call."""
+        """Encrypt and send. The kernel's leftovers are kept for the next call."""
         with self._lock:
             self._flush()
             if self._unsent or not data:
@@ -105,7 +105,7 @@ class TlsSocket:
             return sent
 
     def shutdown(self, how: int) -> None:
-        """End this side's direction, with TLS's own notice; or, with `SHUT_RDWR`, all at once."""
+        """End this side's direction, with TLS's notice. `SHUT_RDWR` ends both at once."""
         if how == socket.SHUT_RDWR:
             self._socket.shutdown(how)
             return

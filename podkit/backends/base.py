@@ -1,4 +1,4 @@
-"""The seam between podkit and an engine: what only an engine can do, and nothing else.
+"""The seam between podkit and an engine: only what an engine alone can do.
 
 A backend makes, starts, stops, removes, inspects and lists workloads, and opens a byte stream to a process inside one.
 Commands, timeouts, output limits, files, sessions are written once, above it. The seam is drawn so that a Kubernetes
@@ -180,14 +180,14 @@ class Stream(Enum):
 
 
 class Chunk(NamedTuple):
-    """Some bytes of a command's output; no bytes mean that both streams have ended."""
+    """Some bytes of a command's output. Empty once both streams have ended."""
 
     stream: Stream
     data: bytes
 
 
 class NotStarted(Exception):
-    """The engine could not start a command: nothing of it has run.
+    """The engine could not start a command. Nothing ran.
 
     Internal: callers see exit code 126 or 127, or `ContainerNotRunning`.
 
@@ -223,7 +223,7 @@ class ExecStream(Protocol):
     """The byte stream to one process. One thread may read while another writes; `close` may come from any."""
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait until `read` has something, the end included, or is worth a try; takes nothing.
+        """Wait until `read` is worth a try, also at the end. Takes nothing.
 
         Returns:
             Whether it has; false where nothing came before the deadline.
@@ -234,7 +234,7 @@ class ExecStream(Protocol):
         ...
 
     def read(self, deadline: Deadline) -> Chunk | None:
-        """Return the next bytes of output as they come; an empty chunk, for ever, once both streams have ended.
+        """Return the next bytes of output. An empty chunk, for ever, once both streams have ended.
 
         Bytes that are there are returned at once, whatever the deadline. `None` says that nothing came before it;
         reading may go on.
@@ -245,7 +245,7 @@ class ExecStream(Protocol):
         ...
 
     def write(self, data: bytes, deadline: Deadline) -> None:
-        """Write all of `data` to the process's standard input; blocks while it does not read.
+        """Write `data` to the process's standard input. Blocks while it does not read.
 
         Raises:
             BrokenPipeError: the process has closed its standard input, or ended.
@@ -258,7 +258,7 @@ class ExecStream(Protocol):
         ...
 
     def exit_code(self, *, deadline: Deadline | None = None) -> int | None:
-        """Ask the engine for the exit code; `None` while the process runs.
+        """Return the exit code, `None` while the process runs. Asks the engine.
 
         Raises:
             NotStarted: nothing has run: there was no such program, it could not be run, or the workload was just
@@ -284,7 +284,7 @@ class Backend(Protocol):
     """
 
     def connect(self, *, deadline: Deadline | None = None) -> None:
-        """Find the engine and make sure that it answers; twice is harmless, and after `close` it connects anew.
+        """Find the engine and make sure that it answers. Twice is harmless; after `close` it connects anew.
 
         Raises:
             EngineUnavailable: none answers; the message says what was tried, in order.
@@ -298,7 +298,7 @@ class Backend(Protocol):
     def create_workload(
         self, spec: WorkloadSpec, *, pulling: Callable[[str], None] | None = None, deadline: Deadline | None = None
     ) -> str:
-        """Make a workload and return its id, pulling its image first where that is missing.
+        """Make a workload and return its id. A missing image is pulled first.
 
         It runs after `start_workload`, at the latest. Called with the same name by many threads and processes at once:
         one succeeds. Leaves nothing behind when it fails.
@@ -318,7 +318,7 @@ class Backend(Protocol):
         ...
 
     def start_workload(self, id: str, *, deadline: Deadline | None = None) -> bool:
-        """Start a workload that was created or has ended; one that runs already is no error.
+        """Start a workload that was created or has ended. One that runs is no error.
 
         Returns:
             Whether this call started it: of many at once that is one.
@@ -348,7 +348,7 @@ class Backend(Protocol):
         ...
 
     def restart_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
-        """Kill all that runs in a workload at once and start its main process anew; its id and its files stay.
+        """Kill everything in a workload and start it again. Its id and files stay.
 
         One that has ended is started. Close the streams to its commands first.
 
@@ -359,7 +359,7 @@ class Backend(Protocol):
         ...
 
     def remove_workload(self, id: str, *, force: bool = True, deadline: Deadline | None = None) -> bool:
-        """Remove a workload and what was made for it alone; a missing one is no error. Returns when it is gone.
+        """Remove a workload with what was made for it alone. A missing one is no error. Returns when it is gone.
 
         Called by `remove_container`, a failed create and the orphan cleaner: twice is normal.
 
@@ -395,7 +395,7 @@ class Backend(Protocol):
         ...
 
     def get_workload_logs(self, id: str, lines: int, *, deadline: Deadline | None = None) -> str:
-        """Return the last lines that the main process wrote, both streams together, at most 64 KiB.
+        """Return the main process's last lines, at most 64 KiB. Both streams, in order.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -403,7 +403,7 @@ class Backend(Protocol):
         ...
 
     def get_accessible_ports(self, id: str, *, deadline: Deadline | None = None) -> dict[int, int]:
-        """Return the published TCP ports: container port -> host port; empty while it does not run.
+        """Return the published TCP ports, container -> host. Empty while it does not run.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -411,7 +411,7 @@ class Backend(Protocol):
         ...
 
     def open_stream(self, id: str, spec: ExecSpec | None, *, deadline: Deadline | None = None) -> ExecStream:
-        """Start a process inside a running workload and open the stream to it.
+        """Start a process in a running workload and open its stream.
 
         Args:
             id: the full id.

@@ -1,4 +1,4 @@
-"""The backend for Docker, over its HTTP API; only `_docker_sdk.py`, which is imported late, imports the SDK.
+"""The backend for Docker, over its HTTP API. Only `_docker_sdk.py`, imported late, imports the SDK.
 
 Works with engines from API 1.41 (20.10) on; never speaks a newer API than 1.51, because later ones drop fields.
 """
@@ -97,7 +97,7 @@ class DockerBackend:
     # --- connection ---------------------------------------------------------------------------------
 
     def connect(self, *, deadline: Deadline | None = None) -> None:
-        """Find the engine: `DOCKER_HOST`, then the current docker context, then the usual sockets.
+        """Find the engine by `DOCKER_HOST`, the docker context, or the usual sockets.
 
         Blocks for at most 10 s for each address. Twice is harmless.
 
@@ -137,7 +137,7 @@ class DockerBackend:
         )
 
     def close(self) -> None:
-        """Close the connections that no call uses, those of `client` too; see `Backend.close`."""
+        """Close idle connections, those of `client` too. See `Backend.close`."""
         with self._lock:
             client, http = self._client, self._http
             self._client = self._http = None
@@ -363,7 +363,7 @@ class DockerBackend:
 
 
 def _start(api: Requests, id: str, verb: str = "start", query: Mapping[str, object] | None = None) -> bool:
-    """Start a container, or have the engine do with it what starts it as well; whether it did not run already."""
+    """Start a container. False where it ran already."""
     try:
         try:
             api.ask("POST", "containers", id, verb, query=query)
@@ -390,7 +390,7 @@ def _started(api: Requests, id: str) -> bool:
 
 
 def _join_anew(api: Requests, id: str, cause: Refused) -> None:
-    """Put a container into the networks of the names that its own had: the engine goes by their ids, which change.
+    """Connect a container to its networks by name. The engine keeps their ids, which change.
 
     Raises:
         NetworkNotFound: there is none of that name any more.
@@ -404,7 +404,7 @@ def _join_anew(api: Requests, id: str, cause: Refused) -> None:
 
 
 def _kill(api: Requests, id: str) -> None:
-    """Kill a container and wait for its end; the engine itself answers once it has sent the signal."""
+    """Kill a container and wait for its end. The engine answers before that."""
     try:
         api.ask("POST", "containers", id, "kill")
     except Refused as exc:
@@ -419,7 +419,7 @@ def _runs(api: Requests, id: str) -> bool:
 
 
 def _volume_directory(api: Requests, mount: MountSpec) -> str:
-    """Return one directory of a volume as an old-style bind, which makes the directory where it is missing.
+    """Return a volume's directory as an old-style bind, which makes a missing one.
 
     `VolumeOptions.Subpath` itself needs API 1.45 and a directory that exists.
     """
@@ -450,7 +450,7 @@ def _creation_error(api: Requests, exc: Refused, spec: WorkloadSpec) -> PodkitEr
 
 
 def _ask_version(endpoint: Endpoint, deadline: Deadline) -> str:
-    """Return the version of the API to be spoken, once it is known that an engine answers."""
+    """Return the API version to speak. Proves that an engine answers."""
     dial(endpoint, deadline).close()  # says what is wrong in the kernel's words
     client = HttpClient(endpoint)
     try:

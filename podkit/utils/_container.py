@@ -1,4 +1,4 @@
-"""Which container this process runs in, as far as it can tell by itself."""
+"""Which container this process runs in, if any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ID = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 def own_container_candidates() -> list[str]:
-    """Give ids and names that may be this process's own container, the likeliest first; empty outside of one.
+    """Return ids and names that may be this process's container, likeliest first. Empty outside of one.
 
     cgroup paths name the container with cgroup v1, the mounts that an engine makes for /etc/hostname with both; the
     host name is the id's beginning unless somebody chose another. None of it is proof: ask the engine, and compare.

@@ -1,4 +1,4 @@
-"""Time: deadlines on the monotonic clock, and the only place where podkit sleeps."""
+"""Deadlines on the monotonic clock. Only here does podkit sleep."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Deadline:
         return self.clock() >= self.at
 
     def at_most(self, seconds: float) -> Deadline:
-        """Return the earlier of this deadline and the one `seconds` from now."""
+        """Return this deadline or the one in `seconds`, whichever is earlier."""
         return Deadline(min(self.at, self.clock() + seconds), self.clock)
 
     def wait_seconds(self, longest: float = math.inf) -> float | None:
-        """Return what remains, at most `longest`, as system calls take it: `None` means for ever.
+        """Return the seconds left, at most `longest`, for system calls. `None` means for ever.
 
         Never 0, which some take for "do not wait" and others refuse: a deadline may expire at any moment.
         """
@@ -70,7 +70,7 @@ NEVER = Deadline(math.inf)
 
 @contextmanager
 def tried(lock: threading.RLock, seconds: float = 0) -> Iterator[bool]:
-    """Hold a lock inside the block, if it can be had in so many seconds; gives whether it is held.
+    """Hold a lock inside the block, if acquired in `seconds`. Yields whether it is.
 
     Whatever a signal's handler raises, and at whatever moment, the lock does not stay held. That takes an `RLock`: no
     other one refuses to be released by a thread that does not hold it.
@@ -105,7 +105,7 @@ def held(
 
 
 def call_deadline(deadline: Deadline | None, longest: float = ENGINE_CALL_SECONDS) -> Deadline:
-    """Return the deadline of one engine call that starts now: `longest` seconds, or the caller's where that is earlier.
+    """Return the deadline of an engine call: `longest` seconds, or the caller's if earlier.
 
     Raises:
         EngineTimeout: the caller's has expired already.

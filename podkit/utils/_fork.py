@@ -1,4 +1,4 @@
-"""What a child of `os.fork()` must do with the locks and connections that it inherits."""
+"""Renewing inherited locks and connections in a forked child."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class ForkAware(Protocol):
     """An object that holds locks, threads or connections."""
 
     def _after_fork(self) -> None:
-        """Make new locks and forget connections, without closing what the parent still uses."""
+        """Make new locks and forget the parent's connections, unclosed."""
 
 
 _objects: weakref.WeakSet[ForkAware] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""Files of a mount, written on the host while a hostile container may change what is there.
+"""Files of a mount, written on the host beside a hostile container.
 
 A container can put a symlink wherever the host is about to write, at any moment. So no path that it controls is ever
 resolved by name: each step goes through a directory that is already open, by `openat2(RESOLVE_BENEATH)` where the
@@ -93,7 +93,7 @@ _LINK = "a symlink on the way leaves the mount, is absolute, or loops; remove it
 
 @contextmanager
 def file_errors(path: PurePath, doing: str, *, link: str = _LINK) -> Iterator[None]:
-    """Raise what the kernel refuses as podkit's errors; `link` says what a symlink in the way means."""
+    """Raise the kernel's refusals as podkit's errors. `link` explains a symlink in the way."""
     try:
         yield
     except FileError:
@@ -137,7 +137,7 @@ def _open_parent(root: int, path: PurePath) -> int:
 
 
 def write_file(root: str | os.PathLike[str], path: PurePath, content: bytes) -> None:
-    """Write the file `path` below `root` in one step: a reader sees the old file or the new one.
+    """Write a file below `root` in one step. A reader sees the old file or the new one.
 
     Missing directories are made, `root` included. A file that exists keeps its mode and, where this process may set
     it, its owner.
@@ -166,7 +166,7 @@ def write_file(root: str | os.PathLike[str], path: PurePath, content: bytes) -> 
 
 
 def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.stat_result | None:
-    """Look at what a write would replace; whatever takes its place afterwards is replaced by name, never followed."""
+    """Return the stat of what a write would replace. A later swap is replaced, never followed."""
     refused = f"cannot {doing} '{path}'"
     try:
         found = os.stat(path.name or ".", dir_fd=parent, follow_symlinks=False)
@@ -183,14 +183,14 @@ def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.s
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:
-    """Write all of it, in pieces: one call of the kernel's takes no more than 2 GiB."""
+    """Write all of it, in pieces: a system call takes at most 2 GiB."""
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view[: 16 << 20]) :]
 
 
 def kind_of(mode: int) -> str:
-    """Return what a file is that is no regular one, for messages."""
+    """Return a special file's type in words, for messages."""
     kinds = {
         stat.S_IFDIR: "a directory",
         stat.S_IFIFO: "a FIFO",
@@ -202,7 +202,7 @@ def kind_of(mode: int) -> str:
 
 
 def make_workspace(workspace: Path, parents: int) -> None:
-    """Make a session's directory, with at most `parents` directories of podkit's above it.
+    """Make a session's directory, and at most `parents` above it.
 
     Whoever the container's user is, it owns the workspace: so that is open to all, behind parents that only this
     process's user may enter. What exists is left as it is.
@@ -223,7 +223,7 @@ def make_workspace(workspace: Path, parents: int) -> None:
 
 
 def drop_empty_workspace(workspace: Path, parents: int) -> None:
-    """Remove a session's directory if nothing is in it, and then its parents, as far as they are empty too."""
+    """Remove a session's directory if it is empty, then its empty parents."""
     with suppress(OSError):  # not empty
         for directory in (workspace, *workspace.parents[:parents]):
             with suppress(FileNotFoundError):
@@ -234,7 +234,7 @@ _CLEARED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove `directory` and all below it, however deep, following no link; a missing one is no error.
+    """Remove a directory tree, however deep, following no link. A missing one is no error.
 
     What a directory below it holds is first moved up to the top, so nothing grows with the depth: neither the stack,
     nor the open descriptors, nor a path. Nor does memory with the number of names, which a container may choose.
@@ -255,7 +255,7 @@ def remove_tree(directory: Path) -> None:
 
 
 def _clear(top: int) -> bool:
-    """Remove what is in `top`, moving up what its directories hold; return whether that was any directory."""
+    """Empty `top`, moving its directories' own directories up. Return whether any was."""
     moved = False
     with os.scandir(top) as entries:
         for entry in entries:
@@ -270,7 +270,7 @@ def _clear(top: int) -> bool:
 
 
 def _move_up(directory: int, top: int) -> bool:
-    """Remove the files in `directory`, and move its directories to `top`; return whether there were any."""
+    """Remove the files in `directory` and move its directories to `top`. Return whether there were any."""
     moved = False
     with os.scandir(directory) as entries:
         for entry in entries:

@@ -1,4 +1,4 @@
-"""Trees of files that go to a container or come from one: read and written on the host without following any link.
+"""File trees to and from a container, read and written on the host. No link is followed.
 
 What is read may be changed meanwhile by a container that has it mounted, and what comes from a container is hostile:
 every step goes through a directory that is already open, and each name is checked.
@@ -54,7 +54,7 @@ class HostEntry(NamedTuple):
 
 
 def read_tree(top: Path) -> Iterator[HostEntry | bytes | None]:
-    """Give a file, or a directory with all that is below it, in constant memory.
+    """Yield a file, or a directory tree, in constant memory.
 
     A regular file is followed by its bytes, in pieces, and by `None`. Symlinks below the top are given as links.
 
@@ -90,7 +90,7 @@ def _look_at(top: Path) -> int:
 def _read_directory(
     root: int, top: Path, where: PurePath, pending: list[PurePath]
 ) -> Iterator[HostEntry | bytes | None]:
-    """Give what lies in a directory; the directories in it are noted in `pending`."""
+    """Yield a directory's entries. Its directories go to `pending`."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     with opened(walk(root, where, flags)) as directory, os.scandir(directory) as names:
         for name in names:
@@ -129,7 +129,7 @@ _LINK = "a symlink is there or on the way, and none is followed; remove it, or g
 
 
 class TreeWriter:
-    """Writes what a container sends: one file, or a directory with what is below it.
+    """Writes what a container sends: a file or a directory tree.
 
     Nothing outside of `top` is touched, whatever names come, and no link that stands there is followed. A file appears
     when it is complete. What is there already stays, or is replaced by what has the same name. As a context manager it
@@ -177,7 +177,7 @@ class TreeWriter:
         return bool(self._seen)
 
     def begin(self, below: bytes, mode: int) -> None:
-        """Take an entry; `write` and `end` follow if it is a regular file.
+        """Take an entry. `write` and `end` follow for a regular file.
 
         Raises:
             PathEscape: its name leaves the top, or a link stands on the way or in its place.
@@ -229,7 +229,7 @@ class TreeWriter:
         self._folds = _folds_case(self._root)
 
     def _begin_file(self, directory: int, path: Path, mode: int) -> None:
-        """Begin a file; `directory` is a descriptor of where it will be, and is given away."""
+        """Begin a file in `directory`, a descriptor that the file owns from now on."""
         try:
             check_replaceable(directory, path, _DOING)
         except BaseException:
@@ -239,7 +239,7 @@ class TreeWriter:
         self._file = NewFile(directory, path.name, (mode & 0o777) | 0o600)
 
     def _checked(self, below: bytes) -> PurePath:
-        """Give the path of an entry, which the container may have chosen to do harm."""
+        """Return the path of an entry. The container may have chosen it to do harm."""
         if bool(below) == (self._root is None) or (not below and self._seen):
             why = "the container sent entries in an order of its own"
             raise FileError(f"cannot download to '{self._top}': {why}", filename=str(self._top))
@@ -269,7 +269,7 @@ class TreeWriter:
         os.close(_enter_directory(self._open_parent(path), self._top / path, mode))
 
     def _open_parent(self, path: PurePath) -> int:
-        """Give the directory that a path lies in, following no link; it stays open until some others are asked for.
+        """Open the directory of a path, following no link. The last few stay open.
 
         A tree comes depth first and may be deep: from the top, each step would cost as many as there are above it.
         """
@@ -290,7 +290,7 @@ class TreeWriter:
 
 
 def _open_above(top: Path) -> int:
-    """Open the directory that the top will lie in, which is made where it is missing; links to it are the caller's."""
+    """Open the directory above the top, making a missing one. Links to it are the caller's."""
     try:
         os.makedirs(top.parent, exist_ok=True)
     except FileExistsError:
@@ -299,7 +299,7 @@ def _open_above(top: Path) -> int:
 
 
 def _enter_directory(parent: int, path: Path, mode: int) -> int:
-    """Open a directory, which is made where it is missing; a link that stands there is not followed."""
+    """Open a directory, making a missing one. A link there is not followed."""
     name = path.name or "."
     with suppress(FileExistsError):
         os.mkdir(name, (mode & 0o777) | 0o700, dir_fd=parent)

@@ -10,7 +10,7 @@ _UNNAMED = getattr(os, "O_TMPFILE", 0)
 
 
 class NewFile:
-    """A file without a name until `appear`: where its program is killed, nothing of it stays.
+    """A file without a name until `appear`. A kill before that leaves nothing.
 
     Where the file system has no such files, it has a name of podkit's meanwhile.
 
@@ -42,7 +42,7 @@ class NewFile:
             raise
 
     def appear(self) -> None:
-        """Give the file its name."""
+        """Link the file under its name, replacing a file that has it."""
         if not self._temporary:
             with suppress(FileExistsError):
                 self._link(self._name)

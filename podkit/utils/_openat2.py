@@ -19,7 +19,7 @@ class _OpenHow(ctypes.Structure):
 
 
 def openat2(directory: int, path: str, flags: int) -> int:
-    """Open a path below a directory, following links only where they stay below it."""
+    """Open a path below a directory. Links that leave it are refused."""
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
     for _ in range(_RETRIES):
         fd = int(_libc.syscall(_SYS_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)))

@@ -1,4 +1,4 @@
-"""Counting what is under way, so that nothing that a signal's handler raises leaves the count too high."""
+"""A count of calls under way. A raising signal handler never leaves it too high."""
 
 from __future__ import annotations
 

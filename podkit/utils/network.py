@@ -9,7 +9,7 @@ from podkit.utils._container import own_container_candidates
 
 
 def get_parent_container_networks() -> list[str]:
-    """Give the names of the networks of the container that podkit runs in.
+    """Return the names of podkit's own container's networks.
 
     Asks the engine that the environment names. Empty outside of a container, and where no engine answers or it does
     not know the container.

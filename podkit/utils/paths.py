@@ -1,4 +1,4 @@
-"""Container path <-> host path: pure functions that look at no file system and resolve no link."""
+"""Container path <-> host path. Pure: no file system is looked at, no link resolved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORKSPACES = "workspaces"
 
 
 def get_workspace_path(workspace_base: str | os.PathLike[str], user_id: str, session_id: str) -> Path:
-    """Give the workspace of a session: `{workspace_base}/workspaces/{user}/{session}`.
+    """Return a session's workspace: `{workspace_base}/workspaces/{user}/{session}`.
 
     Plain ids (lower-case letters, digits, `_`, `-`, `.`) appear as they are, any other is mapped one to one to a
     readable part and a hash. Nothing is created.
@@ -30,7 +30,7 @@ def get_workspace_path(workspace_base: str | os.PathLike[str], user_id: str, ses
 
 
 def resolve_container_path(path: str | PurePath, working_dir: str = DEFAULT_WORKING_DIR) -> PurePosixPath:
-    """Give the absolute path that `path` means inside: a relative one starts at `working_dir` and stays below it.
+    """Return a path inside as an absolute one. A relative one starts at `working_dir` and stays below it.
 
     It may hold what `os.fsdecode` makes of bytes that are not UTF-8.
 
@@ -53,7 +53,7 @@ def resolve_container_path(path: str | PurePath, working_dir: str = DEFAULT_WORK
 
 
 def resolve_file_path(path: str | PurePath) -> PurePosixPath:
-    """Give the absolute path of a file that is to be written; see `resolve_container_path`.
+    """Return the absolute path of a file to write. See `resolve_container_path`.
 
     Raises:
         IsADirectory: it ends as only a directory's path does, such as in `/`, which `pathlib` would drop.
@@ -72,7 +72,7 @@ def resolve_file_path(path: str | PurePath) -> PurePosixPath:
 def container_to_host_path(
     container_path: str | PurePath, mount_target: str | PurePath, host_root: str | os.PathLike[str]
 ) -> Path:
-    """Translate a path inside, at or below `mount_target`, to the one on the host, at or below `host_root`.
+    """Translate a path inside to the one on the host. `mount_target` becomes `host_root`.
 
     Compares whole components: `/workspace-evil` is not below `/workspace`.
 
@@ -89,7 +89,7 @@ def container_to_host_path(
 def host_to_container_path(
     host_path: str | os.PathLike[str], mount_target: str | PurePath, host_root: str | os.PathLike[str]
 ) -> Path:
-    """Translate a path on the host, at or below `host_root`, to the one inside, at or below `mount_target`.
+    """Translate a path on the host to the one inside. `host_root` becomes `mount_target`.
 
     Raises:
         PathNotMapped: the path is not below `host_root`.
@@ -106,7 +106,7 @@ def host_to_container_path(
 def write_to_mounted_path(
     container_path: str | PurePath, content: str | bytes, to_host_path: Callable[[Path], Path]
 ) -> Path:
-    """Write a file through its place on the host, so that it outlives the container.
+    """Write a file through its place on the host.
 
     Directories are made as needed, a file that exists is replaced in one step. Whatever links the container puts there,
     nothing outside the mount is written.
@@ -135,7 +135,7 @@ def write_to_mounted_path(
 
 
 def _mount_root(inside: PurePosixPath, host: Path, to_host_path: Callable[[Path], Path]) -> Path:
-    """Find the top of the mount: the highest directory above `inside` that still translates in step."""
+    """Return the top of the mount: the highest directory that still translates in step."""
     root = host
     for parent in inside.parents:
         try:

@@ -1,4 +1,4 @@
-"""Run commands that you do not trust in containers, one per user and session."""
+"""Run untrusted commands in containers, one per user and session."""
 
 from podkit._api import SessionProxy, get_docker_session, reset_lifecycle_cache, run_in_docker
 from podkit.core._ports import PortPool

@@ -1,4 +1,4 @@
-"""The one-line interface: sessions on the engine that the environment names."""
+"""The one-line interface, on the environment's engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class SessionProxy:
-    """One session, to run commands in and to exchange files with. Made by `get_docker_session`.
+    """One session: commands, files, processes. Made by `get_docker_session`.
 
     As a context manager it closes the session at the end, which removes the container. Safe to use from many threads.
 
@@ -80,7 +80,7 @@ class SessionProxy:
         on_stdout: TextCallback | None = None,
         on_stderr: TextCallback | None = None,
     ) -> ProcessResult:
-        """Run a command and wait for its end; the container is started or recreated first where that is needed.
+        """Run a command and wait for its end. The container is started or recreated if needed.
 
         Args:
             command: a `str` is run by `sh -c`, a list as it is.
@@ -127,7 +127,7 @@ class SessionProxy:
         user: str | None = None,
         max_output_bytes: int | None = None,
     ) -> Command:
-        """Start a command and return it while it runs: read its output as it comes, write to it, signal it, end it.
+        """Start a command and return it running, to be read, written to, signalled and ended.
 
         The arguments are those of `execute_command`. Use it as a context manager: what still runs at the end of the
         block is killed.
@@ -149,15 +149,15 @@ class SessionProxy:
         )
 
     def write_file(self, path: str | PurePath, content: str | bytes) -> Path:
-        """Write a file in one step and give its absolute path inside; a relative path lands under `/workspace`."""
+        """Write a file in one step and return its path inside. A relative path lies under `/workspace`."""
         return self._sessions.write_file(self.user_id, self.session_id, path, content)
 
     def read_file(self, path: str | PurePath) -> str:
-        """Read a UTF-8 file of at most 256 MiB; for other bytes there is `files.read_bytes`."""
+        """Read a UTF-8 file of at most 256 MiB. For other bytes, use `files.read_bytes`."""
         return self._sessions.read_file(self.user_id, self.session_id, path)
 
     def get_info(self) -> Session:
-        """Give the session: container, status, configuration, workspace, times. The live object, not a copy.
+        """Return the live session object: container, status, configuration, workspace, times.
 
         Raises:
             SessionNotFound: the session was closed.
@@ -171,7 +171,7 @@ class SessionProxy:
 
     @property
     def isolation(self) -> Isolation:
-        """What holds the session in, as the engine and the container say; asks them each time.
+        """What holds the session in. Asks the engine and the container each time.
 
         Raises:
             SessionNotFound: the session was closed.
@@ -180,7 +180,7 @@ class SessionProxy:
         return self._sessions.get_isolation(self.user_id, self.session_id)
 
     def get_accessible_ports(self) -> dict[int, int]:
-        """Give the published TCP ports: container port -> host port.
+        """Return the published TCP ports, container -> host.
 
         Raises:
             SessionNotFound: the session was closed.
@@ -190,7 +190,7 @@ class SessionProxy:
         return self._sessions.container_manager.backend.get_accessible_ports(container_id) if container_id else {}
 
     def close(self, *, remove_workspace: bool = False) -> None:
-        """Remove the container; the workspace stays unless `remove_workspace` is set. Twice is harmless."""
+        """Remove the container. The workspace stays unless `remove_workspace` is set. Twice is harmless."""
         self._sessions.close_session(self.user_id, self.session_id, remove_workspace=remove_workspace)
 
     def __enter__(self) -> Self:
@@ -206,7 +206,7 @@ class SessionProxy:
 
 
 def _session_manager(workspace: StrPath | None, workspace_host: StrPath | None) -> BaseSessionManager:
-    """Give the session manager that all calls of this process with the same workspace share."""
+    """Return this process's session manager for a workspace."""
     if workspace is None and workspace_host is not None:
         raise InvalidInput(f"workspace_host={workspace_host!r} without workspace: name both, or none")
     base = None if workspace is None else _absolute(_checks.check_path_text(workspace, "workspace"))
@@ -226,7 +226,7 @@ def _absolute(path: str) -> str:
 
 
 def reset_lifecycle_cache() -> None:
-    """Close and forget the container managers that this process keeps, and the connections of their engines.
+    """Close and forget this process's managers and their connections.
 
     No container is removed: the next call finds them all. Running commands go on, and sessions that are still held can
     be used on.
@@ -250,7 +250,7 @@ def get_docker_session(
     workspace: StrPath | None = None,
     workspace_host: StrPath | None = None,
 ) -> SessionProxy:
-    """Create a session with a running container, or reconnect to the one that exists, running or exited.
+    """Create a session with a running container, or reconnect to it.
 
     Finds it whichever process created it. Blocks while the container is made, and while its image is pulled. The
     container stops by itself after its lifetime; `close()` removes it.
@@ -280,7 +280,7 @@ def get_docker_session(
 
 
 def _session_for_one_run(config: ContainerConfig, command_timeout: float | None) -> SessionProxy:
-    """Return a new session that cuts no command short, and ends by itself soon after its caller was killed."""
+    """Return a new session for one command. It ends soon after its caller was killed."""
     session_id = os.urandom(16).hex()
     config.container_lifetime_seconds = _RUN_IDLE_SECONDS
     session = get_docker_session("run_in_docker", session_id, config)
@@ -303,7 +303,7 @@ def run_in_docker(
     working_dir: StrPath | None = None,
     command_timeout: float | None = None,
 ) -> ProcessResult:
-    """Run one command in a container of its own, which is removed afterwards.
+    """Run one command in a container that is removed afterwards.
 
     Args:
         command: a `str` is run by `sh -c`, a list as it is.

@@ -1,4 +1,4 @@
-"""Checks of what callers hand in, made before any engine call: each error names the value and the cure."""
+"""Checks of arguments, before any engine call. Each error names the value and the cure."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _MEMORY_MAXIMUM = 1 << 63
 
 
 def shown(value: object) -> str:
-    """Give `repr(value)` for a message, cut where it is long."""
+    """Return `repr(value)` for a message, cut if long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def cut(text: str) -> str:
-    """Return the end of a text from inside, bounded for a message."""
+    """Return a text's end, bounded for a message."""
     return text if len(text) <= _MESSAGE_LONGEST else f"… {text[-_MESSAGE_LONGEST:]}"
 
 
 def over(unit: str, parameter: str, limit: int, found: int) -> str:
-    """Say that a limit of the caller's is too small; what was found was counted no further than to that."""
+    """Describe a limit that was exceeded. `found` was counted no further."""
     return f"there are at least {found} {unit}, and {parameter} is {limit}: pass a larger {parameter}"
 
 
 def check_text(value: object, what: str, *, any_bytes: bool = False) -> str:
-    """Accept a string that is valid Unicode without NUL; `any_bytes` allows those of `os.fsdecode` as well."""
+    """Accept valid Unicode without NUL. `any_bytes` allows those of `os.fsdecode` as well."""
     if not isinstance(value, str):
         raise InvalidInput(
             f"{what} is {shown(value)}: pass a str, such as {_text_of(value)}, not {type(value).__name__}"
@@ -73,7 +73,7 @@ def _text_of(value: object) -> str:
 
 
 def check_id(value: object, what: str) -> str:
-    """Accept a user or session id: any Unicode text of 1 to 1,024 bytes without NUL."""
+    """Accept a user or session id: 1 to 1,024 bytes of Unicode without NUL."""
     text = check_text(value, what)
     if not text:
         raise InvalidInput(f"{what}='' is empty: pass the id that tells this {what.split('_')[0]} from others")
@@ -85,7 +85,7 @@ def check_id(value: object, what: str) -> str:
 
 
 def check_prefix(value: object) -> str:
-    """Accept a container prefix that leaves room for the rest of a name of 63 characters."""
+    """Accept a container prefix that leaves room in 63 characters."""
     text = check_text(value, "container_prefix")
     if not _PREFIX.fullmatch(text):
         raise InvalidInput(f"container_prefix={shown(text)}: use letters, digits, '_', '.' and '-', not '-' first")
@@ -98,7 +98,7 @@ def check_prefix(value: object) -> str:
 
 
 def check_path_text(value: object, what: str, *, any_bytes: bool = False) -> str:
-    """Accept a non-empty path of at most 4,096 bytes, as `str` or `pathlib` path; give it as `str`."""
+    """Accept a `str` or `pathlib` path of 1 to 4,096 bytes. Returns a `str`."""
     text = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, what, any_bytes=any_bytes)
     if not text:
         raise InvalidInput(f"{what}='' is empty: pass a path")
@@ -112,7 +112,7 @@ def check_path_text(value: object, what: str, *, any_bytes: bool = False) -> str
 
 
 def check_absolute_path(value: object, what: str, *, example: str = "/workspace") -> str:
-    """Accept an absolute path without `..`, and return it normalised; `example` is a directory for the advice."""
+    """Accept an absolute path without `..`. Returns it normalised; `example` is for the advice."""
     text = check_path_text(value, what)
     if not text.startswith("/"):
         advice = posixpath.normpath(posixpath.join(example, text))
@@ -121,7 +121,7 @@ def check_absolute_path(value: object, what: str, *, example: str = "/workspace"
 
 
 def check_working_dir(value: object) -> str:
-    """Accept the directory of a command: absolute, or below the container's; without `..`, and return it normalised."""
+    """Accept a command's directory, absolute or relative, without `..`. Returns it normalised."""
     return _normalised(check_path_text(value, "working_dir"), "working_dir")
 
 
@@ -133,7 +133,7 @@ def _normalised(text: str, what: str) -> str:
 
 
 def check_environment(value: Mapping[str, object], what: str = "environment") -> dict[str, str]:
-    """Accept environment variables: names that are not empty and hold no `=`, values that are text."""
+    """Accept environment variables. No name is empty or holds `=`; values are text."""
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{what} is of type {type(value).__name__}: pass a dict of names and values")
     checked = {}
@@ -154,7 +154,7 @@ def check_environment(value: Mapping[str, object], what: str = "environment") ->
 
 
 def check_command(value: object) -> list[str]:
-    """Accept a command; a `str` becomes `sh -c`, a list is kept as it is, its paths as text."""
+    """Accept a command. A `str` becomes `sh -c`, a list stays, its paths as text."""
     if isinstance(value, str):
         if not value.strip():
             raise InvalidInput(f"command={shown(value)} is empty: pass what to run, such as 'ls -l'")
@@ -242,7 +242,7 @@ def check_age(value: object, what: str) -> float:
 
 
 def memory_bytes(value: str | int, what: str = "memory_limit", least_bytes: int = _MEMORY_MINIMUM) -> int:
-    """Return an amount of memory, such as `512m`, `1g` or a number of bytes, in bytes."""
+    """Return an amount of memory such as `512m` in bytes."""
     amount: float
     if isinstance(value, str) and (match := _MEMORY.fullmatch(value)):
         amount = float(match[1]) * _MEMORY_UNITS[(match[2] or "").lower()[:1]]

@@ -1,4 +1,4 @@
-"""Who is who: names, labels, owners and digests of what podkit makes.
+"""Names, labels, owners and digests of podkit's containers.
 
 Everything here is chosen before a container is born and written on it, so that any podkit, after any crash, can tell
 whose it is. Two different ids never share a name, a set of labels or a path: what is readable in them is decoration,
@@ -46,7 +46,7 @@ _NOT_READABLE = re.compile(r"[^a-z0-9]+")
 
 
 def digest(*parts: str, characters: int) -> str:
-    """Hash `parts` into lower-case base32; parts cannot run into each other."""
+    """Hash `parts` into lower-case base32. They cannot run into each other."""
     import hashlib  # late: it loads OpenSSL
 
     hasher = hashlib.sha256()
@@ -94,11 +94,11 @@ class Identity:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels by which the container is found again; all of them must match."""
+        """The labels that find the container again. All must match."""
         return {SCHEMA: SCHEMA_VERSION, PREFIX: self.prefix, USER_ID: self.user_id, SESSION_ID: self.session_id}
 
     def owns(self, labels: Mapping[str, str]) -> bool:
-        """Whether these labels prove that a container is this one's."""
+        """Whether these labels prove that a container is this identity's."""
         return self.labels.items() <= labels.items()
 
     @classmethod
@@ -117,7 +117,7 @@ class Identity:
 
 
 def workspace_component(text: str) -> str:
-    """Map an id one to one to a file name: itself where it is plain, else readable text, `~` and a hash.
+    """Map an id one to one to a file name. A plain one is itself; others get `~` and a hash.
 
     Upper case is not plain: file systems that fold case would merge two ids.
     """
@@ -143,12 +143,12 @@ class Owner:
     instance: str
 
     def to_label(self) -> str:
-        """Give the owner as the text of a label."""
+        """Encode the owner for a label."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_label(cls, text: str) -> Owner | None:
-        """Read an owner from a label; `None` where it is garbled."""
+        """Decode an owner. `None` if it is garbled."""
         try:
             data = json.loads(text)
             return cls(str(data["host"]), int(data["pid"]), str(data["started"]), str(data["instance"]))
@@ -156,7 +156,7 @@ class Owner:
             return None
 
     def alive(self) -> bool | None:
-        """Whether the process lives: `None` where that cannot be known from here."""
+        """Whether the process lives. `None` if unknown from here."""
         if self.host != this_owner().host or not self.started:
             return None
         return _process_started(self.pid) == self.started
@@ -180,12 +180,12 @@ def _owner_of(pid: int) -> Owner:
 
 
 def this_owner() -> Owner:
-    """Give the owner that this process is; a forked child is another one."""
+    """Return this process as an owner. A forked child is another."""
     return _owner_of(os.getpid())
 
 
 def config_to_label(config: ContainerConfig) -> str:
-    """Give a configuration as the text of a label, with the names but not the values of its environment.
+    """Encode a configuration for a label, without its environment's values.
 
     The values stand in the container's environment already; labels are shown in listings and events as well.
     """
@@ -194,7 +194,7 @@ def config_to_label(config: ContainerConfig) -> str:
 
 
 def config_from_label(text: str, environment: Mapping[str, str]) -> ContainerConfig:
-    """Read a configuration back, with the values of its environment from the container's.
+    """Decode a configuration. The environment's values are the container's.
 
     What only a newer version of podkit knows is left out.
 

@@ -1,4 +1,4 @@
-"""The models, imported by the first use of one: pydantic takes as long to import as all of podkit.
+"""The models, imported on first use: pydantic is as slow to import as all of podkit.
 
 `from podkit.core import _late as models`, for a module that uses them only within its functions.
 """

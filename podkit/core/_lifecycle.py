@@ -1,4 +1,4 @@
-"""Birth of a container: get it or create it, adopt it, see that it stays up.
+"""A container's beginning: create or adopt it, see that it stays up.
 
 Of many threads, processes and machines that ask for one session at once, the engine lets one create the name; the
 others find it and adopt it, if its labels prove that it is the one they mean.
@@ -48,7 +48,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRecord:
-    """What a container manager knows of a container that it holds.
+    """A container, as its manager knows it.
 
     Attributes:
         id: the engine's full id.
@@ -113,7 +113,7 @@ def get_or_create(
     *,
     deadline: Deadline | None = None,
 ) -> tuple[str, WorkloadInfo | None]:
-    """Create the container, or find the one that another caller has created.
+    """Create the container, or adopt another caller's.
 
     Args:
         backend: the engine.
@@ -158,7 +158,7 @@ def get_or_create(
 def find(
     backend: Backend, identity: _identity.Identity, wanted: Mapping[str, str], *, deadline: Deadline | None = None
 ) -> WorkloadInfo | None:
-    """Look for the session's container; `None` where there is none, or it is going.
+    """Find the session's container. `None` if there is none, or it is going.
 
     Args:
         backend: the engine.
@@ -190,7 +190,7 @@ def find(
 
 
 def conflict(identity: _identity.Identity, what: str, cure: str) -> SessionConflict:
-    """Return the error of a session that exists, but not as it is asked for."""
+    """Return the error of a session that exists otherwise."""
     return SessionConflict(
         f"session {identity.session_id!r} of user {identity.user_id!r} exists with {what}: "
         f"close it first, use another session_id, or {cure}"
@@ -206,7 +206,7 @@ def _difference(labels: Mapping[str, str], requested: str) -> str:
 
 
 def another_configuration(requested: Request, existing: Request) -> str:
-    """Describe how a configuration that exists differs from what is asked for; empty where it fits."""
+    """Describe how an existing configuration differs from the wanted one. Empty if it fits."""
     what = requested.differences(existing)
     return f"another configuration: {what}" if what else ""
 
@@ -221,7 +221,7 @@ def exists(backend: Backend, name: str, *, deadline: Deadline | None = None) -> 
 
 
 def _wait_for_name(backend: Backend, identity: _identity.Identity, patience: Deadline) -> None:
-    """Wait until another caller's removal frees the name; remove a container that was left dead."""
+    """Wait for another caller's removal to free the name. A dead container is removed."""
     with suppress(ContainerNotFound, EngineError):
         info = backend.inspect_workload(identity.name, deadline=patience)
         if identity.owns(info.labels) and info.status is ContainerStatus.DEAD:
@@ -230,7 +230,7 @@ def _wait_for_name(backend: Backend, identity: _identity.Identity, patience: Dea
 
 
 def _remove_attempt(backend: Backend, name: str, attempt: str, *, answered: bool) -> None:
-    """Remove what a create that failed may have made all the same: by its label, so never another caller's.
+    """Remove a failed creation's leftovers. Found by label, so never another caller's.
 
     One that the engine did not answer may go on there: what it makes is waited for.
     """
@@ -250,7 +250,7 @@ def _remove_attempt(backend: Backend, name: str, attempt: str, *, answered: bool
 
 
 def wait_until_up(backend: Backend, id: str, config: ContainerConfig, *, deadline: Deadline | None = None) -> None:
-    """Wait until a container that was just started is known to stay up, as its configuration asks.
+    """Wait until a new container has proved to stay up.
 
     Raises:
         ContainerFailedToStart: it ended; exit code and the last log lines are in the message.

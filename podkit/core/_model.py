@@ -1,4 +1,4 @@
-"""What all models have in common: they refuse in podkit's words, and may be assigned to by many threads."""
+"""The models' base: podkit's own errors, assignment from many threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from podkit.utils._fork import renew_after_fork
 
 
 class _Assigning:
-    """The lock of all assignments to models: threads may assign to one at once."""
+    """The lock of all assignments to models."""
 
     def __init__(self) -> None:
         self._after_fork()
@@ -52,7 +52,7 @@ class Model(BaseModel):
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Make a model of a mapping, as its constructor does."""
+        """Make a model from a mapping, as the constructor."""
         try:
             return super().model_validate(obj, **options)
         except ValidationError as exc:

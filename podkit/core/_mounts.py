@@ -1,4 +1,4 @@
-"""Docker's mount dicts, by which container managers name mounts, and what a backend takes for them; pure code."""
+"""Mounts as managers name them: Docker's mount dicts, checked and translated. Pure code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TYPES = ("bind", "volume", "tmpfs")
 
 
 def mount_to_dict(mount: Mount, memory_bytes: int) -> dict[str, Any]:
-    """Return a mount of a configuration as Docker's mount dict; `memory_bytes` is what the container may have.
+    """Return a mount as Docker's mount dict. `memory_bytes` is the container's limit.
 
     A tmpfs that may hold all of that would be full at the cost of whatever runs.
     """
@@ -60,7 +60,7 @@ def mount_spec(mount: Mapping[str, Any]) -> MountSpec:
 
 
 def checked_mounts(made: object, to_engine: Callable[[str], str]) -> list[dict[str, Any]]:
-    """Return what `get_mounts` has returned, each bind source as `to_engine` says that the engine sees it.
+    """Check the mounts of `get_mounts`. `to_engine` translates each bind source.
 
     Raises:
         InvalidInput: it is no list of mount dicts, or one of them cannot be mounted.
@@ -95,7 +95,7 @@ def _checked_target(mount: Mapping[str, Any]) -> str:
 
 
 def directories_to_open(record: ContainerRecord, *, tmpfs_alone: bool) -> Iterator[tuple[PurePosixPath, bool]]:
-    """Yield the directories that every user is to write to, and whether only while nothing is in them."""
+    """Yield the directories to open to every user, and whether only empty ones."""
     mounts = {PurePosixPath(mount["Target"]): mount for mount in record.mounts}
     workspace, working_dir = PurePosixPath(DEFAULT_WORKING_DIR), PurePosixPath(record.config.working_dir)
     for path in dict.fromkeys((workspace, working_dir)):

@@ -1,4 +1,4 @@
-"""The container that podkit itself runs in, as the engine sees it."""
+"""The container that podkit itself runs in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PREDEFINED_NETWORKS = ("host", "none")  # not joined: the one would open the ho
 
 
 def parent_workload(backend: Backend, *, deadline: Deadline | None = None) -> WorkloadInfo | None:
-    """Ask the engine for the container that this process runs in; `None` outside of one, or on another engine."""
+    """Inspect this process's own container. `None` outside of one, or on another engine."""
     for candidate in own_container_candidates():
         try:
             return backend.inspect_workload(candidate, deadline=deadline)
@@ -22,12 +22,12 @@ def parent_workload(backend: Backend, *, deadline: Deadline | None = None) -> Wo
 
 
 def parent_networks(parent: WorkloadInfo | None) -> list[str]:
-    """Give the names of the networks that the parent is in."""
+    """Return the names of the parent's networks."""
     return [name for name in (parent.networks if parent else ()) if name not in _PREDEFINED_NETWORKS]
 
 
 def seen_by_engine(path: str, parent: WorkloadInfo | None) -> str:
-    """Translate a path that this process sees to the one that the engine sees, by the parent's mounts.
+    """Translate this process's path to the engine's, by the parent's mounts.
 
     The innermost mount counts. A path that no mount shows is given back as it is: the engine will say that it does
     not exist.

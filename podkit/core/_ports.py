@@ -11,7 +11,7 @@ from podkit.utils._fork import renew_after_fork
 
 
 class PortPool:
-    """Hands out ports of a range, lowest free ones first. Safe to use from many threads.
+    """Hands out a range's ports, lowest first. Safe to use from many threads.
 
     Knows only what it handed out itself: whether another program listens on a port shows when a container starts.
 
@@ -55,7 +55,7 @@ class PortPool:
             return ports
 
     def release(self, ports: Iterable[int]) -> None:
-        """Give ports back; one that is free already is no error.
+        """Return ports to the pool. A free one is no error.
 
         Raises:
             InvalidInput: one of them is not of this pool; none was released.

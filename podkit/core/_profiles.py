@@ -1,4 +1,4 @@
-"""What a container is allowed: exact settings, in one place."""
+"""A container's exact privileges, in one place."""
 
 from __future__ import annotations
 

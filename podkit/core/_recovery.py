@@ -1,4 +1,4 @@
-"""What a container's state asks for: the session manager and the health monitor judge alike."""
+"""The remedy for a container's state, for session manager and health monitor alike."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Remedy(Enum):
 
 
 def remedy_for(info: WorkloadInfo | None) -> Remedy:
-    """Return what a container needs; `None` stands for one that is gone. Pure."""
+    """Return a container's remedy. `None` is one that is gone. Pure."""
     if info is None or info.status in (ContainerStatus.DEAD, ContainerStatus.ERROR):
         return Remedy.RECREATE
     if info.status is ContainerStatus.PAUSED:
@@ -37,12 +37,12 @@ def remedy_for(info: WorkloadInfo | None) -> Remedy:
 
 
 def ended_by_itself(info: WorkloadInfo) -> bool:
-    """Whether the main process ended without a signal from outside, as one that cannot work does. Pure."""
+    """Whether the main process ended without a signal from outside. Pure."""
     return info.status is ContainerStatus.EXITED and info.exit_code not in (None, KILLED, _TERMINATED)
 
 
 def reason(info: WorkloadInfo | None) -> str:
-    """Describe the state of a container that needs a remedy."""
+    """Describe a container that needs a remedy."""
     if info is None:
         return "the container is gone: it was removed behind podkit's back"
     if info.status is ContainerStatus.EXITED and info.oom_killed:

@@ -1,4 +1,4 @@
-"""What a session was asked for, so that another request for it is compared by what both mean."""
+"""A session as asked for, to be compared with the next request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A configuration as a caller asked for it, before an event handler changed it.
+    """A configuration as asked for, before any event handler.
 
     Attributes:
         values: field -> value, in one form for all values that mean the same; of the environment a hash.
@@ -44,7 +44,7 @@ class Request:
 
     @classmethod
     def read(cls, label: str) -> Request:
-        """Read what `to_label` made, also by another version of podkit.
+        """Decode a request, also another podkit version's.
 
         Raises:
             InvalidInput: it is none of ours.
@@ -56,11 +56,11 @@ class Request:
             raise InvalidInput(f"the label of what a session was asked for cannot be read: {exc}") from exc
 
     def to_label(self) -> str:
-        """Return the request as the text of a label, without any value of its environment."""
+        """Encode the request for a label, without its environment's values."""
         return json.dumps({"values": self.values, "given": sorted(self.given)}, separators=(",", ":"))
 
     def differences(self, other: Request) -> str:
-        """Describe how what exists, the `other`, differs in the fields that this request sets; empty where it fits.
+        """Describe how `other`, which exists, differs in the fields set here. Empty if it fits.
 
         A field that the other one's podkit did not know yet counts as its default.
         """

@@ -1,4 +1,4 @@
-"""Restarting a container, and looking at one that may be in the middle of it."""
+"""Restarting containers, and inspecting them meanwhile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RESTARTING = "killing and starting the container"
 
 
 class _Restart:
-    """Restarts of one container: at most one at a time, and how many have begun."""
+    """One container's restarts: one at a time, counted."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -27,7 +27,7 @@ class _Restart:
 
 
 class Restarts:
-    """The one way to look at containers and to restart them. Safe to use from many threads."""
+    """The one way to inspect and restart containers. Safe to use from many threads."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -43,12 +43,12 @@ class Restarts:
             return self._restarts[container_id]
 
     def forget(self, container_id: str) -> None:
-        """Drop what is kept of a container that was removed."""
+        """Forget a container that was removed."""
         with self._lock:
             self._restarts.pop(container_id, None)
 
     def look(self, container_id: str, *, deadline: Deadline | None = None) -> WorkloadInfo:
-        """Ask the engine for the state of a container, never in the middle of a restart by this process.
+        """Inspect a container, never in the middle of this process's restart.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -76,7 +76,7 @@ class Restarts:
         return self._look_until(settled, container_id, deadline, _SETTLE_SECONDS)
 
     def look_for_end(self, container_id: str, *, deadline: Deadline | None = None) -> WorkloadInfo | None:
-        """Look at a container that could not run a command, for a moment more while the engine says that it runs.
+        """Inspect a container that refused a command, waiting a moment for its end.
 
         An engine refuses commands from the end of a container on, and notices that end a little later.
         """
@@ -103,7 +103,7 @@ class Restarts:
         return found[-1]
 
     def restart(self, before: WorkloadInfo, *, deadline: Deadline) -> None:
-        """Kill all that runs in a container and start it again, unless somebody has done so since `before`.
+        """Kill and restart a container, unless that was done since `before`.
 
         Args:
             before: the container as it was when what must end was begun.

@@ -1,4 +1,4 @@
-"""From a configuration to what a backend is asked to make; pure code."""
+"""From a configuration to a backend's `WorkloadSpec`. Pure code."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def workload_spec(
 
 
 def main_process(config: ContainerConfig) -> tuple[list[str] | None, list[str] | None]:
-    """Return the entrypoint and the command of the container, in the terms of `WorkloadSpec`."""
+    """Return the container's entrypoint and command, as `WorkloadSpec` has them."""
     if config.use_image_defaults:
         return None, None
     if config.entrypoint:

@@ -1,4 +1,4 @@
-"""A session manager's table of sessions, and the locks that order what happens to one of them."""
+"""A session manager's table of sessions, with a lock for each."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class SessionEntry:
         self.renew()
 
     def renew(self) -> None:
-        """Make new locks, as a forked child must; whatever ran in the parent does not run here."""
+        """Make new locks in a forked child, where nothing runs."""
         self.lock = threading.RLock()
         self.depth = 0  # how often the thread that has the lock holds the entry
         self._uses = Uses()
 
     @contextmanager
     def using(self) -> Iterator[None]:
-        """Count as a use of the session: it does not expire meanwhile, and is idle only from the end on."""
+        """Keep the session from expiring. The idle clock restarts at the end."""
         try:
             with self._uses.counted():
                 yield
@@ -78,7 +78,7 @@ class SessionTable:
 
     @contextmanager
     def locked(self, user_id: str, session_id: str, *, deadline: Deadline = NEVER) -> Iterator[SessionEntry]:
-        """Hold the lock of an entry, which is made where it is missing and dropped where it stays empty.
+        """Hold an entry's lock. A missing entry is made; one that stays empty is dropped.
 
         Raises:
             InvalidInput: an id cannot be right.
@@ -103,10 +103,10 @@ class SessionTable:
                 return
 
     def entries(self) -> list[SessionEntry]:
-        """Give all entries of the moment, unlocked."""
+        """Return all entries of the moment, unlocked."""
         with self._lock:
             return list(self._entries.values())
 
     def serving(self, container_id: str) -> SessionEntry | None:
-        """Give the entry whose session has this container."""
+        """Return the entry whose session has this container."""
         return next((e for e in self.entries() if e.session and e.session.container_id == container_id), None)

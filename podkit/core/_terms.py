@@ -1,4 +1,4 @@
-"""What all layers share and no model is: a container's states, its usual directory, the time."""
+"""Terms that all layers share: container states, the usual directory, the time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DEFAULT_WORKING_DIR = "/workspace"
 
 
 class ContainerStatus(StrEnum):
-    """The state of a container, the same words for every engine."""
+    """A container's state, the same for every engine."""
 
     CREATING = "creating"
     RUNNING = "running"

@@ -1,4 +1,4 @@
-"""Whether the workspaces on the host are still the directories that their containers have mounted."""
+"""Whether workspaces on the host are still the mounted directories."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _Directory = tuple[int, int] | None
 
 
 class WorkspaceWatch:
-    """Knows which directory each container has mounted as its workspace.
+    """Knows each container's mounted workspace directory.
 
     A directory that was removed and made again under its name is another one: its container goes on in the old one,
     where nobody sees what it writes. While the container runs, no other directory gets the old one's number.
@@ -21,15 +21,15 @@ class WorkspaceWatch:
         self._mounted: dict[str, tuple[Path, _Directory]] = {}
 
     def note(self, container_id: str, directory: Path) -> None:
-        """Take the directory for the mounted one: the container was just started, or just found."""
+        """Note the mounted directory of a container just started or found."""
         self._mounted[container_id] = directory, _identity(directory)
 
     def forget(self, container_id: str) -> None:
-        """Drop what is kept of a container that was removed."""
+        """Forget a container that was removed."""
         self._mounted.pop(container_id, None)
 
     def is_mounted(self, container_id: str) -> bool:
-        """Whether the workspace is still the mounted directory; true where there is none to watch."""
+        """Whether the workspace is still the mounted directory. True if none is watched."""
         known = self._mounted.get(container_id)
         if known is None:
             return True

@@ -1,4 +1,4 @@
-"""A running command, in the terms of `subprocess.Popen`: what `popen` gives."""
+"""A running command, in the terms of `subprocess.Popen`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Command", "CommandInput", "Output"]
 
 
 class Output(str):
-    """A piece of a command's output: its text, and the stream that it came through.
+    """A piece of output: its text and its stream.
 
     Attributes:
         stream: `"stdout"` or `"stderr"`.
@@ -49,7 +49,7 @@ class CommandInput:
         self.closed = False
 
     def write(self, data: str | bytes) -> None:
-        """Send all of `data`, text as UTF-8; blocks while the command does not read.
+        """Send `data`, text as UTF-8. Blocks while the command does not read.
 
         Raises:
             BrokenPipeError: the command reads no more, or has ended; it says whether by its timeout.
@@ -64,14 +64,14 @@ class CommandInput:
         """Do nothing: what was written has been sent. For `print(..., file=command.stdin, flush=True)`."""
 
     def close(self) -> None:
-        """Let the command read the end of its input; twice is harmless."""
+        """Close the command's input. Twice is harmless."""
         if not self.closed:
             self.closed = True
             self._execution.end_input()
 
 
 class Command:
-    """A running command, in the terms of `subprocess.Popen`; made by `popen`.
+    """A running command, in `subprocess.Popen`'s terms. Made by `popen`.
 
     `wait` gives a `ProcessResult`, both streams are iterated over together, and the input is always a pipe: a command
     that reads to its end waits for `stdin.close()`. As a context manager it kills what still runs at the end of the
@@ -91,14 +91,14 @@ class Command:
 
     @property
     def pid(self) -> int | None:
-        """The number of its process inside the container; `None` where the program could not be run.
+        """Its process's number inside. `None` if its program could not be run.
 
         Also where the container was restarted before the agent had said it: then the command has ended, too.
         """
         return self._execution.pid
 
     def poll(self) -> int | None:
-        """Give the exit code; `None` while it runs. Does not block, and leaves the output to be read.
+        """Return the exit code, `None` while it runs. Does not block, and leaves the output to be read.
 
         Raises:
             CommandInterrupted: the container or the engine ended under it.
@@ -112,7 +112,7 @@ class Command:
         return execution.outcome.to_result(execution.request.timeout).exit_code
 
     def wait(self, timeout: float | None = None) -> ProcessResult:
-        """Wait for the end and give the result, which holds all output, whether it was iterated over or not.
+        """Wait for the end and return the result. It holds all output, also what was iterated over.
 
         Args:
             timeout: how many seconds to wait, 0 to look only; the command is not touched where that is too short.
@@ -134,7 +134,7 @@ class Command:
         return execution.outcome.to_result(execution.request.timeout)
 
     def __iter__(self) -> Iterator[Output]:
-        """Give the output of both streams as it comes, until the command has ended.
+        """Yield both streams' output until the command ends.
 
         Goes on past `max_output_bytes`. Of several threads that iterate each piece goes to one.
         """
@@ -147,7 +147,7 @@ class Command:
                 yield Output(text, _NAMES[stream])
 
     def send_signal(self, number: int | str) -> None:
-        """Send a signal to the command's process group; nothing happens where it has ended.
+        """Signal the command's process group. Harmless once it has ended.
 
         Args:
             number: such as `signal.SIGINT`, 2, `"SIGINT"`, `"INT"` or `"int"`.
@@ -163,7 +163,7 @@ class Command:
         self._execution.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it and everything that it has started, and wait until nothing of that runs; twice is harmless.
+        """Kill its whole tree and wait for the end. Twice is harmless.
 
         Where the agent cannot do it, the container is killed and started; the result says so.
         """
@@ -189,7 +189,7 @@ class Command:
 
 
 def unless_interrupted(start: Callable[[list[Command]], Command]) -> Command:
-    """Return a command that `start` gives; kill it where something is raised before it can be returned.
+    """Return the command of `start`. It is killed if anything raises before.
 
     Args:
         start: adds the command to its list before it sends anything of it.
@@ -207,7 +207,7 @@ _NAMES: dict[Stream, Literal["stdout", "stderr"]] = {Stream.STDOUT: "stdout", St
 
 
 def check_signal(number: object) -> int:
-    """Give the number that a signal has inside, where it is Linux whatever runs podkit.
+    """Return a signal's number on Linux, whatever runs podkit.
 
     Raises:
         InvalidInput: there is no such signal.

@@ -1,4 +1,4 @@
-"""What podkit tells its user's program: subclass `PodkitEventHandler` and override what you want to know."""
+"""Events for podkit's caller: subclass `PodkitEventHandler`, override some methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 
 
 class PodkitEventHandler:
-    """Called for each event once, in the thread that caused it, before the call returns.
+    """Called once an event, in the thread that caused it.
 
     A method that raises is logged and breaks nothing, but for `on_container_creating`. A slow method makes the call
     that caused it slow. Container events come from the container manager, session events from the session manager:
@@ -23,7 +23,7 @@ class PodkitEventHandler:
     """
 
     def on_container_creating(self, user_id: str, session_id: str, config: ContainerConfig) -> ContainerConfig:
-        """A container is about to be created; the configuration that is returned is used.
+        """A container is about to be created. The returned configuration is used.
 
         What this raises ends the creation, before anything was made.
         """
@@ -32,40 +32,40 @@ class PodkitEventHandler:
     def on_container_created(
         self, user_id: str, session_id: str, container_id: str, container_name: str, config: ContainerConfig
     ) -> None:
-        """A container was created and is about to be started."""
+        """A container was created, and starts next."""
 
     def on_container_creation_failed(
         self, user_id: str, session_id: str, config: ContainerConfig, error: Exception
     ) -> None:
-        """A container could not be created or did not start; nothing of it stays."""
+        """A container could not be created or started. Nothing of it stays."""
 
     def on_image_pulling(self, image: str, progress: str) -> None:
-        """An image is being fetched; called often, with what the engine says of the progress."""
+        """An image is being pulled. Called often, with the engine's progress."""
 
     def on_container_removed(self, container_id: str, container_name: str) -> None:
         """A container was removed."""
 
     def on_session_created(self, session: Session) -> None:
-        """A session was created; not called for one that was found alive."""
+        """A session was created. Not called for one found alive."""
 
     def on_session_creation_failed(self, user_id: str, session_id: str, error: Exception) -> None:
         """A session could not be created."""
 
     def on_session_closing(self, session: Session) -> None:
-        """A session is about to be closed; its container still exists."""
+        """A session is about to be closed. Its container still exists."""
 
     def on_session_closed(self, session: Session) -> None:
         """A session was closed and its container removed."""
 
     def on_session_expired(self, session: Session) -> None:
-        """A session was idle for longer than its timeout and is about to be closed."""
+        """A session outlasted its idle timeout, and is closed next."""
 
     def on_orphan_container_removed(self, container_id: str, container_name: str, age_seconds: float) -> None:
-        """The orphan cleaner removed a container that had been stopped for `age_seconds`."""
+        """The orphan cleaner removed a container, stopped for `age_seconds`."""
 
 
 def notify(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call an event method; what it raises is logged and goes no further."""
+    """Call an event method. An exception is logged, not raised."""
     try:
         method(*args, **kwargs)
     except (Exception, SystemExit):  # it is the user's code, and may raise anything; Ctrl-C is not its own

@@ -37,7 +37,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file, a directory or anything else that has a name in a session.
+    """A file, a directory or anything else with a name.
 
     Attributes:
         path: absolute, inside.
@@ -100,7 +100,7 @@ class _Sessions(Protocol):
 
 
 class SessionFiles:
-    """The files of one session, as its user sees them from inside.
+    """A session's files, as seen from inside.
 
     Paths are those inside, and relative ones lie under `/workspace`. Symlinks are followed as any program inside
     follows them: they cannot lead to the host. A stopped container is started first, a lost one made anew. Safe to use
@@ -159,7 +159,7 @@ class SessionFiles:
     def write_bytes(
         self, path: str | PurePath, content: bytes, *, mode: int | None = None, user: str | None = None
     ) -> Path:
-        """Write a file in one step, and return its absolute path inside.
+        """Write a file in one step and return its path inside.
 
         A reader sees the old file or the new one, whoever is killed meanwhile. Missing directories are made, with the
         permissions `0o755`. A symlink is written through. A file that exists keeps its owner. It may be lost where the
@@ -187,7 +187,7 @@ class SessionFiles:
     def write_text(
         self, path: str | PurePath, content: str, *, mode: int | None = None, user: str | None = None
     ) -> Path:
-        """Write a file as UTF-8, in one step, and return its absolute path inside; see `write_bytes`."""
+        """Write a file as UTF-8 and return its path inside. See `write_bytes`."""
         if not isinstance(content, str):
             raise InvalidInput(f"content is of type {type(content).__name__}: pass str, or use write_bytes")
         return self._write(path, _checks.check_content(content, "content"), mode, user)
@@ -203,7 +203,7 @@ class SessionFiles:
     def list(
         self, path: str | PurePath = ".", *, max_entries: int = MAX_ENTRIES, user: str | None = None
     ) -> _FileInfos:
-        """Look at all that lies in a directory, but not below that, sorted by name.
+        """List a directory's entries, sorted by name.
 
         A symlink in it is looked at itself.
 
@@ -222,7 +222,7 @@ class SessionFiles:
         return [_info(inside / os.fsdecode(entry.below), entry) for entry in sorted(entries)]
 
     def stat(self, path: str | PurePath, *, follow_symlinks: bool = True, user: str | None = None) -> FileInfo:
-        """Look at a file, or at anything else that has this name.
+        """Return a `FileInfo` of whatever has this name.
 
         Args:
             path: of it.
@@ -302,7 +302,7 @@ class SessionFiles:
                 raise
 
     def rename(self, source: str | PurePath, target: str | PurePath, *, user: str | None = None) -> Path:
-        """Give a file or a directory another name, in one step, and return its new absolute path inside.
+        """Rename a file or a directory and return its new path inside.
 
         A file that has that name is replaced by a file, and an empty directory by a directory. A symlink is renamed
         itself. Both must lie on one file system: a file cannot be renamed into a mount, or out of one.
@@ -335,7 +335,7 @@ class SessionFiles:
         progress: Progress | None = None,
         user: str | None = None,
     ) -> Path:
-        """Copy a file or a directory of this host into the session, and return its absolute path inside.
+        """Copy a file or a directory of this host into the session. Returns its path inside.
 
         In constant memory, but for the names of directories that are still to be read. Permissions are kept, owners and
         times are not: all belongs to the user. A symlink at `local` is followed, so it must not lie where a container
@@ -386,7 +386,7 @@ class SessionFiles:
         progress: Progress | None = None,
         user: str | None = None,
     ) -> Downloaded:
-        """Copy a file or a directory of the session to this host.
+        """Copy a file or a directory to this host.
 
         In constant memory. Only regular files and directories are made, below `local` and nowhere else, whatever the
         container sends; the rest is left out and told. Permissions are kept as far as your umask lets them, but you may
@@ -446,7 +446,7 @@ def _check_progress(value: object) -> None:
 
 
 def as_text(data: bytes, path: PurePath) -> str:
-    """Decode a file, whose path inside is for the message.
+    """Decode a file. `path` is for the message.
 
     Raises:
         NotText: it is not UTF-8.
@@ -477,7 +477,7 @@ def _info(path: PurePosixPath, entry: Entry) -> FileInfo:
 
 
 def _moment(seconds: int, nanoseconds: int) -> datetime:
-    """Return a time that the container has chosen; one that no calendar holds becomes its end."""
+    """Return a time that the container chose. One beyond all calendars becomes their end."""
     try:
         return _EPOCH + timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
     except OverflowError:

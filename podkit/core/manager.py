@@ -1,4 +1,4 @@
-"""Container managers: identity, mounts, lifecycle and paths of containers (layer 2).
+"""Container managers (layer 2): identity, mounts, lifecycle, paths.
 
 `SimpleContainerManager` is ready to use. For mounts of your own, subclass `BaseContainerManager` and write two methods.
 """
@@ -77,7 +77,7 @@ _logger = logging.getLogger(__name__)
 
 
 class BaseContainerManager(ABC):
-    """Makes, finds, runs and removes containers of one prefix on one engine.
+    """Makes, finds, runs and removes one prefix's containers.
 
     Safe to use from many threads; works from a forked child. Subclasses say what is mounted (`get_mounts`) and how a
     file is written (`write_file`).
@@ -128,7 +128,7 @@ class BaseContainerManager(ABC):
 
     @abstractmethod
     def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:
-        """Give the mounts of a session's container as Docker's mount dicts: `Type`, `Source`, `Target`, `ReadOnly`.
+        """Return the mounts of a session's container. Docker's mount dicts: `Type`, `Source`, `Target`, `ReadOnly`.
 
         A bind source below `workspace_base` may be named as this process sees it: it is translated to what the engine
         sees. Called before each creation, and may make directories.
@@ -138,7 +138,7 @@ class BaseContainerManager(ABC):
     def write_file(
         self, container_id: str, container_path: str | PurePath, content: str | bytes, user_id: str, session_id: str
     ) -> Path:
-        """Write a file and give its absolute path inside; a relative `container_path` lands under `/workspace`.
+        """Write a file and return its path inside. A relative `container_path` lies under `/workspace`.
 
         `podkit.utils.paths.write_to_mounted_path` does it safely for what is mounted from the host.
         """
@@ -147,14 +147,14 @@ class BaseContainerManager(ABC):
 
     @property
     def containers(self) -> Mapping[str, ContainerRecord]:
-        """The containers that this manager made or found, by id; a copy of the moment."""
+        """The containers that this manager knows, by id. A copy."""
         with self._lock:
             return dict(self._records)
 
     def create_container(
         self, user_id: str, session_id: str, config: ContainerConfig, *, deadline: Deadline | None = None
     ) -> tuple[str, str]:
-        """Create the session's container, or adopt the one that exists; `start_container` comes next.
+        """Create or adopt the session's container. `start_container` comes next.
 
         Blocks while the engine works, and while it pulls a missing image. Safe to repeat and to call from many threads
         and processes at once: all get the same container.
@@ -182,7 +182,7 @@ class BaseContainerManager(ABC):
         return record.id, record.name
 
     def recreate_container(self, record: ContainerRecord, *, deadline: Deadline | None = None) -> ContainerRecord:
-        """Remove a container and create it again, just as it was; `start_container` comes next.
+        """Remove a container and create it again. `start_container` comes next.
 
         `on_container_creating` is not called: what it decided at the first creation stays, ports included. Where
         another process has created it anew already, that one is adopted. Raises as `create_container` does.
@@ -261,7 +261,7 @@ class BaseContainerManager(ABC):
 
     @contextmanager
     def _cleaning_up(self, identity: Identity, config: ContainerConfig) -> Iterator[None]:
-        """Leave nothing behind a creation that failed or was interrupted; tell the event handler where it failed."""
+        """Undo a creation that failed or was interrupted. A failure is an event."""
         user_id, session_id = identity.user_id, identity.session_id
         try:
             yield
@@ -275,7 +275,7 @@ class BaseContainerManager(ABC):
             raise
 
     def undo_creation(self, user_id: str, session_id: str, container_id: str | None = None) -> None:
-        """Remove what a creation has left that did not come to its end; raises nothing.
+        """Remove an unfinished creation's leftovers. Raises nothing.
 
         That is a container of the session that this manager has made and not started, and an empty workspace.
 
@@ -303,7 +303,7 @@ class BaseContainerManager(ABC):
                 _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
     def start_container(self, container_id: str, config: ContainerConfig, *, deadline: Deadline | None = None) -> None:
-        """Start a container and see that it stays up, as `config.startup_verification` asks; one that runs is no error.
+        """Start a container and see that it stays up. One that runs is no error.
 
         A container that never ran before is removed where this fails.
 
@@ -337,7 +337,7 @@ class BaseContainerManager(ABC):
             self._never_started.pop(container_id, None)
 
     def _open_directories(self, container_id: str, deadline: Deadline | None, *, tmpfs_alone: bool = False) -> None:
-        """Let every user write to `/workspace` and the working directory, where the engine has made them as root's.
+        """Open `/workspace` and the working directory, if root's, to every user.
 
         A workspace on the host is open already. No other directory of the host is touched, and of the image's only
         `/workspace`, which it may have filled. A tmpfs is a new one at each start.
@@ -368,11 +368,11 @@ class BaseContainerManager(ABC):
     # --- a workspace that was removed behind podkit's back ------------------------------------------------
 
     def has_workspace(self, container_id: str) -> bool:
-        """Whether the workspace on the host is the directory that the container has mounted; no engine call."""
+        """Whether the host's workspace is the mounted directory. No engine call."""
         return self._workspaces.is_mounted(container_id)
 
     def remount_workspace(self, container_id: str, *, deadline: Deadline | None = None) -> None:
-        """Make a missing workspace anew, and restart its running container, which mounts it then.
+        """Make a missing workspace anew and restart its container, to mount it.
 
         Raises:
             MountSourceNotFound: `get_mounts` has not made it.
@@ -389,7 +389,7 @@ class BaseContainerManager(ABC):
         self._checked_mounts(self._identity_of(record), record.config, deadline)
 
     def _watch_workspace(self, container_id: str) -> None:
-        """Remember which directory the container has mounted, where that is one that this process sees."""
+        """Note the container's mounted workspace, if this process sees it."""
         with self._lock:
             record = self._records.get(container_id)
         directory = self.get_data_dir(record.user_id, record.session_id) if record else None
@@ -408,7 +408,7 @@ class BaseContainerManager(ABC):
         *,
         deadline: Deadline | None = None,
     ) -> ContainerRecord | None:
-        """Find the session's container on the engine, in whatever state; `None` where there is none.
+        """Find the session's container, in whatever state. `None` if there is none.
 
         Raises:
             SessionConflict: it was asked for with another configuration than `config`, or another workspace.
@@ -422,7 +422,7 @@ class BaseContainerManager(ABC):
         return self._hold(info) if info else None
 
     def get_container_status(self, container_id: str, *, deadline: Deadline | None = None) -> ContainerStatus:
-        """Ask the engine for the status of a container, once no restart of it by this manager is under way.
+        """Return a container's status. Waits for this manager's restart, asks the engine.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -430,7 +430,7 @@ class BaseContainerManager(ABC):
         return self.restarts.look(container_id, deadline=deadline).status
 
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
-        """Whether a command or a background process runs in a container, as far as this manager can know."""
+        """Whether a command or a background process runs, as far as is known."""
         return self._runner.is_busy(container_id, deadline=deadline)
 
     def get_isolation(self, container_id: str) -> Isolation:
@@ -444,7 +444,7 @@ class BaseContainerManager(ABC):
         return Isolation(commands="engine exec" if why_no_agent else "agent", commands_reason=why_no_agent)
 
     def remove_container(self, container_id: str, *, deadline: Deadline | None = None) -> None:
-        """Kill and remove a container; one that is gone already is no error. The workspace stays."""
+        """Kill and remove a container. A missing one is no error; the workspace stays."""
         self._runner.release(container_id)
         self.backend.remove_workload(container_id, deadline=deadline)
         with self._lock:
@@ -458,17 +458,17 @@ class BaseContainerManager(ABC):
             notify(self.event_handler.on_container_removed, container_id, record.name)
 
     def empty_workspace(self, container_id: str) -> None:
-        """Remove all that is in `/workspace`, through a running container: as root, so whoever made it."""
+        """Empty `/workspace` through a running container, as root."""
         self._files.empty(container_id, PurePosixPath(DEFAULT_WORKING_DIR))
 
     def remove_session_container(self, user_id: str, session_id: str) -> None:
-        """Remove the session's container, whatever it is made of; one that does not exist is no error."""
+        """Remove the session's container, whatever its configuration. A missing one is no error."""
         identity = Identity.of(self.container_prefix, user_id, session_id)
         if info := _lifecycle.find(self.backend, identity, {}):
             self.remove_container(info.id)
 
     def remove_workspace(self, user_id: str, session_id: str) -> None:
-        """Remove the session's workspace from the host, with all that is in it; a missing one is no error.
+        """Remove the session's workspace from the host. A missing one is no error.
 
         Raises:
             FileError: something in it belongs to another user: `empty_workspace` removes that from the inside.
@@ -478,7 +478,7 @@ class BaseContainerManager(ABC):
             _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
     def cleanup_all(self) -> None:
-        """Remove every container that this manager made or used; what is gone already is no error.
+        """Remove every container of this manager. Missing ones are no error.
 
         Goes on after an error and raises the first one at the end. Twice is harmless.
         """
@@ -492,7 +492,7 @@ class BaseContainerManager(ABC):
             raise errors[0]
 
     def close(self) -> None:
-        """Close what is open to containers; they run on, and the manager can be used on. Twice is harmless."""
+        """Close the connections to containers. They run on; the manager can be used on. Twice is harmless."""
         self._runner.close()
 
     # --- commands and files -------------------------------------------------------------------------
@@ -511,7 +511,7 @@ class BaseContainerManager(ABC):
         on_stdout: TextCallback | None = None,
         on_stderr: TextCallback | None = None,
     ) -> ProcessResult:
-        """Run a command in a running container and wait for its end. It is never sent twice.
+        """Run a command and wait for its end. It is never sent twice.
 
         Args:
             container_id: the engine's full id.
@@ -558,7 +558,7 @@ class BaseContainerManager(ABC):
         user: str | None = None,
         max_output_bytes: int | None = None,
     ) -> Command:
-        """Start a command in a running container and return it while it runs; see `execute_command` for the arguments.
+        """Start a command and return it running. See `execute_command` for the arguments.
 
         Raises:
             NotSupported: commands go through the engine's exec there.
@@ -591,16 +591,16 @@ class BaseContainerManager(ABC):
 
     @property
     def files(self) -> ContainerFiles:
-        """The files of its containers, as they are seen from inside."""
+        """Its containers' files, as seen from inside."""
         return self._files
 
     @property
     def processes(self) -> ContainerProcesses:
-        """The background processes in its containers; `podkit.processes.ProcessManager` is made of it."""
+        """Its containers' background processes. `podkit.processes.ProcessManager` stands on it."""
         return self._processes
 
     def read_file(self, container_id: str, container_path: str | PurePath, user_id: str, session_id: str) -> bytes:
-        """Read a regular file of at most 256 MiB, as a command in the container would.
+        """Read a regular file of at most 256 MiB, as a command would.
 
         A relative path lies under `/workspace`; symlinks are followed.
 
@@ -616,11 +616,11 @@ class BaseContainerManager(ABC):
     # --- paths --------------------------------------------------------------------------------------
 
     def get_data_dir(self, user_id: str, session_id: str) -> Path | None:
-        """Give the session's workspace as this process sees it, `None` without one."""
+        """Return the session's workspace on this host, `None` without one."""
         return get_workspace_path(self.workspace_base, user_id, session_id) if self.workspace_base else None
 
     def to_host_path(self, container_path: str | PurePath, user_id: str, session_id: str) -> Path:
-        """Translate a path at or below `/workspace` to the one below `workspace_base`. Pure: looks at no file.
+        """Translate a path in `/workspace` to the host's. Pure: looks at no file.
 
         Raises:
             PathNotMapped: the path is elsewhere, or there is no workspace.
@@ -628,7 +628,7 @@ class BaseContainerManager(ABC):
         return container_to_host_path(container_path, DEFAULT_WORKING_DIR, self._require_data_dir(user_id, session_id))
 
     def to_container_path(self, host_path: StrPath, user_id: str, session_id: str) -> Path:
-        """Translate a path below the session's workspace to the one inside. Pure: looks at no file.
+        """Translate a host path in the workspace to the one inside. Pure: looks at no file.
 
         Raises:
             PathNotMapped: the path is elsewhere, or there is no workspace.
@@ -656,7 +656,7 @@ class BaseContainerManager(ABC):
         return checked_mounts(made, lambda source: self._engine_path(source, deadline))
 
     def _engine_path(self, source: str, deadline: Deadline | None) -> str:
-        """Translate a bind source below `workspace_base` to what the engine sees; any other stays as it is."""
+        """Translate a bind source below `workspace_base` to the engine's. Others stay as they are."""
         path, base, base_host = PurePath(source), self.workspace_base, self.workspace_base_host
         if base is None or (base_host and path.is_relative_to(base_host / WORKSPACES)) or not path.is_relative_to(base):
             return source
@@ -665,7 +665,7 @@ class BaseContainerManager(ABC):
         return seen_by_engine(source, parent_workload(self.backend, deadline=deadline))
 
     def _workspace_label(self, identity: Identity, deadline: Deadline | None) -> str:
-        """Say which workspace a session's container has; empty without one."""
+        """Describe a container's workspace for its label. Empty without one."""
         directory = self.get_data_dir(identity.user_id, identity.session_id)
         return self._engine_path(str(directory), deadline) if directory else ""
 
@@ -681,7 +681,7 @@ class BaseContainerManager(ABC):
 
 
 class SimpleContainerManager(BaseContainerManager):
-    """The ready container manager: a workspace for each session, and the configuration's volumes.
+    """The ready container manager: session workspaces and configured volumes.
 
     The workspace is `{workspace_base}/workspaces/{user}/{session}`, mounted on `/workspace`, and outlives the
     container. Without `workspace_base` and `volume_name`, `/workspace` is a directory of the container's own.
@@ -733,7 +733,7 @@ class SimpleContainerManager(BaseContainerManager):
     def write_file(
         self, container_id: str, container_path: str | PurePath, content: str | bytes, user_id: str, session_id: str
     ) -> Path:
-        """Write a file in one step, as a command in the container would; see `SessionFiles.write_bytes`.
+        """Write a file in one step, as a command would. See `SessionFiles.write_bytes`.
 
         Raises:
             InvalidInput: the path or the content cannot be right.
@@ -746,7 +746,7 @@ class SimpleContainerManager(BaseContainerManager):
         return Path(path)
 
     def get_data_dir(self, user_id: str, session_id: str) -> Path | None:
-        """See `BaseContainerManager.get_data_dir`; `None` where the workspaces live in a volume."""
+        """See `BaseContainerManager.get_data_dir`. `None` for workspaces in a volume."""
         return None if self.volume_name is not None else super().get_data_dir(user_id, session_id)
 
     def _workspace_label(self, identity: Identity, deadline: Deadline | None) -> str:

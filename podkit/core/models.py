@@ -1,4 +1,4 @@
-"""What callers hand in and get back: configuration, results, sessions.
+"""Configuration, results, sessions.
 
 All models are pydantic models that refuse unknown fields. They are mutable and not synchronised: a configuration is
 copied when a session takes it, a `Session` is written by its session manager and by whoever assigns to it.
@@ -97,7 +97,7 @@ class Mount(Model):
 
 
 class StartupVerificationConfig(Model):
-    """How long a container must stay up before it counts as started.
+    """When a container counts as started.
 
     Attributes:
         required_consecutive_checks: how many looks in a row must find it running.
@@ -111,7 +111,7 @@ class StartupVerificationConfig(Model):
 
 
 def default_image() -> str:
-    """Give the image of a configuration that names none: `PODKIT_DEFAULT_IMAGE`, else `python:3.11-alpine`."""
+    """Return the default image: `PODKIT_DEFAULT_IMAGE`, else `python:3.11-alpine`."""
     return os.environ.get("PODKIT_DEFAULT_IMAGE") or DEFAULT_IMAGE
 
 
@@ -248,7 +248,7 @@ class ContainerConfig(Model):
         return self
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Name the variables of the environment without their values, which may be secrets."""
+        """Show the environment's names without values, which may be secrets."""
         for name, value in super().__repr_args__():
             yield name, dict.fromkeys(value, "***") if name == "environment" else value
 
@@ -264,7 +264,7 @@ class ContainerConfig(Model):
 
     @property
     def given_fields(self) -> set[str]:
-        """The fields that were set, or changed from their default in place."""
+        """The fields that were set, or changed in place."""
         return self.model_fields_set | {
             name
             for name, field in ContainerConfig.model_fields.items()
@@ -272,7 +272,7 @@ class ContainerConfig(Model):
         }
 
     def checked_copy(self) -> ContainerConfig:
-        """Return a copy that later changes do not reach, validated as a whole; it has the same fields set.
+        """Return a validated copy with the same fields set.
 
         Lists and dicts are mutable, so what was valid once may not be any more.
         """
@@ -331,7 +331,7 @@ class ProcessResult(Model):
         return self.exit_code == 0
 
     def check(self) -> Self:
-        """Give this result back if the command succeeded.
+        """Return this result if the command succeeded.
 
         Raises:
             CommandFailed: the exit code is not 0; its `result` is this one.
@@ -404,5 +404,5 @@ class Session(Model):
         return max(0.0, time.monotonic() - self._active_monotonic)
 
     def is_expired(self) -> bool:
-        """Whether the session has been idle for longer than its timeout."""
+        """Whether the session's idle time exceeds its timeout."""
         return self.idle_seconds > self.session_inactivity_timeout_seconds

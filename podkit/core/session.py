@@ -1,4 +1,4 @@
-"""Session managers: who has which container, since when, idle, expired, broken (layer 3)."""
+"""Session managers (layer 3): who has which container, idle, expired, broken."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ _logger = logging.getLogger(__name__)
 
 
 class SessionCare(Protocol):
-    """What a health monitor may ask of a session manager."""
+    """What a health monitor asks of a session manager."""
 
     def restart_container(self, container_id: str) -> None:
-        """Start a stopped container again, unless its session was closed or recovered meanwhile."""
+        """Restart a stopped container, unless its session was closed or recovered."""
         ...
 
     def mark_failed(self, container_id: str, log: str) -> bool:
-        """Mark the session of a broken container, so that its next command recreates it; whether that was done."""
+        """Mark a broken container's session, to be recreated. Returns whether it was."""
         ...
 
     def cleanup_expired_sessions(self) -> list[Session]:
@@ -114,7 +114,7 @@ class BaseSessionManager:
     # --- making and finding -------------------------------------------------------------------------
 
     def create_session(self, user_id: str, session_id: str, config: ContainerConfig | None = None) -> Session:
-        """Create a session with a running container, or reconnect to the one that lives.
+        """Create a session with a running container, or reconnect to it.
 
         Blocks while the container is made, and while its image is pulled. Safe to repeat, and to call from many
         threads and processes at once: all get the same container.
@@ -147,7 +147,7 @@ class BaseSessionManager:
                 raise
 
     def get_session(self, user_id: str, session_id: str) -> Session | None:
-        """Give the live session object, found on the engine where this manager does not know it; `None` without one.
+        """Return the live session object, looked up on the engine if unknown. `None` without one.
 
         A session that is known costs no engine call, and its container is not looked at.
         """
@@ -155,7 +155,7 @@ class BaseSessionManager:
             return self._known(entry, NEVER)
 
     def _known(self, entry: SessionEntry, deadline: Deadline) -> Session | None:
-        """Return the session of an entry, found on the engine where it is not known. Needs the entry's lock."""
+        """Return an entry's session, looked up on the engine if unknown. Needs the entry's lock."""
         if entry.session is None:
             manager = self.container_manager
             record = manager.find_container(entry.user_id, entry.session_id, deadline=deadline)
@@ -165,7 +165,7 @@ class BaseSessionManager:
         return entry.session
 
     def list_sessions(self) -> list[Session]:
-        """Give the sessions that this manager holds; no engine call."""
+        """Return this manager's sessions. No engine call."""
         return [entry.session for entry in self._table.entries() if entry.session is not None]
 
     def _require(self, user_id: str, session_id: str, deadline: Deadline = NEVER) -> SessionEntry:
@@ -227,7 +227,7 @@ class BaseSessionManager:
         return session
 
     def _undo_creation(self, entry: SessionEntry) -> None:
-        """Remove the container that this manager has made for a session that its caller does not get to see."""
+        """Remove the new container of a session that its caller never gets."""
         made = entry.record.id if entry.record and not entry.record.was_found else None
         self.container_manager.undo_creation(entry.user_id, entry.session_id, made)
 
@@ -249,7 +249,7 @@ class BaseSessionManager:
     # --- recovery -----------------------------------------------------------------------------------
 
     def _bring_up(self, entry: SessionEntry, deadline: Deadline = NEVER) -> str:
-        """Start the session's container or make it anew, where it does not run; return its id. Needs the lock."""
+        """Start or recreate the session's container and return its id. Needs the lock."""
         session, record = entry.session, entry.record
         assert session is not None
         assert record is not None
@@ -289,7 +289,7 @@ class BaseSessionManager:
         return record
 
     def _use(self, entry: SessionEntry, action: Callable[[str], T], deadline: Deadline = NEVER) -> T:
-        """Do something with the session's running container, bringing it back first where it is lost.
+        """Use the session's running container, bringing a lost one back.
 
         `action` is repeated only where it raised before it sent anything.
         """
@@ -313,7 +313,7 @@ class BaseSessionManager:
                         raise failed_to_start(self.container_manager.backend, info, deadline=deadline) from exc
 
     def _ready_container(self, entry: SessionEntry, deadline: Deadline, *, lost: bool) -> str:
-        """Return the container's id, bringing it up first if it is marked ERROR or `lost`."""
+        """Return the container's id. It is brought up first if marked ERROR or `lost`."""
         session = self._active(entry)
         container_id = session.container_id
         usable = container_id is not None and session.status is not ContainerStatus.ERROR and not lost
@@ -324,7 +324,7 @@ class BaseSessionManager:
             return self._bring_up(entry, deadline)
 
     def _active(self, entry: SessionEntry) -> Session:
-        """Give the session and move its idle clock; one that was closed meanwhile is never brought back."""
+        """Return the session and restart its idle clock. A closed one is never brought back."""
         session = entry.session
         if session is None:
             raise SessionNotFound(
@@ -351,7 +351,7 @@ class BaseSessionManager:
         on_stdout: TextCallback | None = None,
         on_stderr: TextCallback | None = None,
     ) -> ProcessResult:
-        """Run a command in a session, whose container is started or recreated first where that is needed.
+        """Run a command in a session. Its container is started or recreated if needed.
 
         See `BaseContainerManager.execute_command` for the arguments from `command` on.
 
@@ -392,7 +392,7 @@ class BaseSessionManager:
         user: str | None = None,
         max_output_bytes: int | None = None,
     ) -> Command:
-        """Start a command in a session and return it while it runs; the container is brought back first where needed.
+        """Start a command in a session and return it running. The container is brought back if needed.
 
         See `BaseContainerManager.execute_command` for the arguments from `command` on.
 
@@ -418,7 +418,7 @@ class BaseSessionManager:
         )
 
     def in_container(self, user_id: str, session_id: str, action: Callable[[str], T], deadline: Deadline = NEVER) -> T:
-        """Do something with the session's running container, given its id; it is brought back first where needed.
+        """Call `action` with the id of the session's running container. It is brought back if needed.
 
         `action` is repeated where it raised `ContainerNotFound` or `ContainerNotRunning`, which must mean that it did
         nothing. `deadline` is for bringing it back; it is not passed on.
@@ -432,7 +432,7 @@ class BaseSessionManager:
         return self._use(self._require(user_id, session_id, deadline), action, deadline)
 
     def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
-        """Write a file of the session, in one step, and return its absolute path inside.
+        """Write a session's file in one step and return its path inside.
 
         A relative path lands under `/workspace`; missing directories are made. See `SessionFiles.write_bytes`.
 
@@ -450,7 +450,7 @@ class BaseSessionManager:
         )
 
     def read_bytes(self, user_id: str, session_id: str, container_path: str | PurePath) -> bytes:
-        """Read a regular file of the session, of at most 256 MiB. Raises as `read_file` does, but for `NotText`."""
+        """Read a session's regular file of at most 256 MiB. Raises as `read_file`, except `NotText`."""
         resolve_container_path(container_path)  # refuses before any engine call
         manager = self.container_manager
         return self.in_container(
@@ -458,7 +458,7 @@ class BaseSessionManager:
         )
 
     def read_file(self, user_id: str, session_id: str, container_path: str | PurePath) -> str:
-        """Read a text file of the session, of at most 256 MiB.
+        """Read a session's text file of at most 256 MiB.
 
         Raises:
             InvalidInput: a value cannot be right.
@@ -472,7 +472,7 @@ class BaseSessionManager:
         return as_text(data, resolve_container_path(container_path))
 
     def get_isolation(self, user_id: str, session_id: str) -> Isolation:
-        """Return what holds a session in; its container is started or recreated first where that is needed.
+        """Return what holds a session in. Its container is started or recreated if needed.
 
         Raises:
             SessionNotFound: there is no such session, or it was closed.
@@ -491,7 +491,7 @@ class BaseSessionManager:
     # --- ending -------------------------------------------------------------------------------------
 
     def close_session(self, user_id: str, session_id: str, *, remove_workspace: bool = False) -> None:
-        """Remove the session's container; one that does not exist is no error, so twice is harmless.
+        """Remove the session's container. Twice is harmless.
 
         Commands that run in it are killed; their callers get `CommandInterrupted`.
 
@@ -534,7 +534,7 @@ class BaseSessionManager:
             raise failed
 
     def _empty_workspace(self, entry: SessionEntry) -> PodkitError | None:
-        """Let the container remove what only it can: files in a volume, and files that are not this process's.
+        """Let the container remove files that this process cannot.
 
         Returns:
             Why it could not: the container goes all the same.
@@ -548,7 +548,7 @@ class BaseSessionManager:
         return None
 
     def cleanup_expired_sessions(self) -> list[Session]:
-        """Close the sessions of this manager that were idle for longer than their timeout, and give them.
+        """Close and return this manager's expired sessions.
 
         A session with a running command or background process is not idle, whichever podkit has started it. One that
         cannot be closed is logged and tried again the next time.
@@ -577,7 +577,7 @@ class BaseSessionManager:
         return entry.in_use or (container_id is not None and self.container_manager.is_busy(container_id))
 
     def cleanup_all(self) -> None:
-        """Stop the health monitor and close every session that this manager holds; twice is harmless.
+        """Stop the health monitor and close every session. Twice is harmless.
 
         Goes on after an error and raises the first one at the end.
         """
@@ -594,7 +594,7 @@ class BaseSessionManager:
             raise errors[0]
 
     def close(self) -> None:
-        """Stop the health monitor and close what is open to containers; the sessions live on. Twice is harmless."""
+        """Stop the health monitor and close connections. The sessions live on. Twice is harmless."""
         if self.health_monitor is not None:
             self.health_monitor.stop()
         self.container_manager.close()
@@ -602,7 +602,7 @@ class BaseSessionManager:
     # --- asked by the health monitor ----------------------------------------------------------------
 
     def restart_container(self, container_id: str) -> None:
-        """Start a container that was stopped from outside, unless its session was closed or recovered meanwhile."""
+        """Start a container stopped from outside, unless its session was closed or recovered."""
         entry = self._table.serving(container_id)
         if entry is None:
             return
@@ -611,7 +611,7 @@ class BaseSessionManager:
                 self._bring_up(entry)
 
     def mark_failed(self, container_id: str, log: str) -> bool:
-        """Mark the session of a killed, broken or missing container `ERROR`; its next command recreates it.
+        """Mark a broken or missing container's session `ERROR`. Its next command recreates it.
 
         Args:
             container_id: the engine's full id.

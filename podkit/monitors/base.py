@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 class BaseThreadMonitor(ABC):
-    """Calls `tick()` at once and then every `check_interval` seconds, in a daemon thread of its own.
+    """Calls `tick()` every `check_interval` seconds in a daemon thread.
 
     The methods may be called from any thread, a round included. Whatever a round raises is logged and the next one
     comes on time. A forked child has no such thread: start it there anew.
@@ -52,12 +52,12 @@ class BaseThreadMonitor(ABC):
 
     @property
     def stopping(self) -> bool:
-        """Whether the round that asks should end: its monitor was stopped since, even if it was started anew."""
+        """Whether this round should end: its monitor was stopped since."""
         event: threading.Event | None = getattr(self._round, "stopping", None)
         return event is not None and event.is_set()
 
     def start(self) -> None:
-        """Start the thread; a monitor that runs already is left alone."""
+        """Start the thread. A running monitor is left alone."""
         with self._lock:
             if self._thread is not None:
                 return
@@ -68,7 +68,7 @@ class BaseThreadMonitor(ABC):
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread; returns within 5 s, also with a round under way. Twice is harmless.
+        """Stop the thread, within 5 s also in a round. Twice is harmless.
 
         A round that hangs in the engine is left behind: it ends with its engine call and does nothing more.
         """

@@ -1,4 +1,4 @@
-"""What to do about a stopped, killed, lost or idle container."""
+"""Care for stopped, killed, lost and idle containers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ContainerHealthMonitor(BaseThreadMonitor):
-    """Looks at every container of a manager and brings back what broke.
+    """Watches a manager's containers and brings back broken ones.
 
     Restarts a container that was stopped from outside or whose main process failed; it keeps its id. Marks the session
     of one that was killed, ran out of memory, is dead or gone, so that its next command recreates it. Leaves one that
@@ -48,11 +48,11 @@ class ContainerHealthMonitor(BaseThreadMonitor):
         self._healthy_rounds: dict[str, int] = {}
 
     def register(self, sessions: SessionCare) -> None:
-        """Have a session manager told of what breaks; a later one replaces an earlier one."""
+        """Register the session manager to tell. A later one replaces it."""
         self._sessions = sessions
 
     def tick(self) -> None:
-        """Look at every container once, then close the sessions that expired."""
+        """Check every container once, then close expired sessions."""
         containers = self.container_manager.containers
         self._given_up &= containers.keys()
         for counts in (self._restarts, self._healthy_rounds):
@@ -86,7 +86,7 @@ class ContainerHealthMonitor(BaseThreadMonitor):
             self._note_healthy(container_id)
 
     def _note_healthy(self, container_id: str) -> None:
-        """Forget a container's restarts, but only once it has stayed up: it may be dying soon after each of them."""
+        """Forget a container's restarts once it has stayed up. It may die soon after each."""
         if container_id in self._restarts:
             self._healthy_rounds[container_id] = self._healthy_rounds.get(container_id, 0) + 1
             if self._healthy_rounds[container_id] >= HEALTHY_ROUNDS:

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 class OrphanContainerCleaner(BaseThreadMonitor):
-    """Removes containers that stopped long ago and that nobody came back for.
+    """Removes containers that stopped long ago.
 
     Removes only what is stopped, carries podkit's labels with exactly the given prefix, and stopped at least
     `max_age_seconds` ago, by the engine's clock as far as it agrees with this one's. Never a running container, never
@@ -54,7 +54,7 @@ class OrphanContainerCleaner(BaseThreadMonitor):
         self._cleanup_orphans()
 
     def _cleanup_orphans(self) -> None:
-        """Do one round, with its events, in the caller's thread."""
+        """Run one round in the caller's thread."""
         labels = [f"{_identity.PREFIX}={self.container_prefix}"]
         for row in self.backend.list_workloads({"label": labels}):
             if self.stopping:
@@ -96,7 +96,7 @@ class OrphanContainerCleaner(BaseThreadMonitor):
 
 
 def age_seconds(info: WorkloadInfo, now: datetime) -> float | None:
-    """Say for how long a container has been stopped; `None` where it is not, or may just be being made."""
+    """Return how long a container has been stopped. `None` if it is not, or may be new."""
     if info.status in (ContainerStatus.EXITED, ContainerStatus.DEAD):
         return (now - info.finished_at).total_seconds() if info.finished_at else None
     if info.status is not ContainerStatus.CREATING or info.created_at is None:

@@ -1,4 +1,4 @@
-"""What a background process is called that was given no name."""
+"""Names of background processes that were given none."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 
 
 def is_name(text: str) -> bool:
-    """Whether this is a line of text of 1 to 200 bytes."""
+    """Whether this is a printable line of 1 to 200 bytes."""
     return text.isprintable() and 0 < len(text.encode()) <= NAME_MAX_BYTES
 
 
 def default_name(command: CommandLike) -> str:
-    """Return the name of a command's program, as far as that can be shown; a shell's command has its first word's."""
+    """Return a command's program name. A shell's command has its first word's."""
     if not isinstance(command, str):
         return _shown(os.fspath(command[0])) or "process"
     for word in _words(command[:_LOOK_CHARACTERS]):
@@ -31,7 +31,7 @@ def default_name(command: CommandLike) -> str:
 
 
 def _words(text: str) -> Iterator[str]:
-    """Yield the words of a shell's command, without quotes and as far as those are closed."""
+    """Yield a shell command's words, without quotes."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&`{}")
     lexer.whitespace_split = True
     try:

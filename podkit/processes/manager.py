@@ -1,4 +1,4 @@
-"""Background processes: started now, asked about later, by this podkit or another one."""
+"""Background processes, started now and asked about later."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _InContainer(Protocol):
-    """Calls an action with the id of the container; made anew where it is lost, if a session is behind it."""
+    """Calls an action with the container's id. A session's lost container is made anew."""
 
     def __call__(self, action: Callable[[str], T], deadline: Deadline) -> T: ...
 
 
 class ProcessManager:
-    """The background processes of one container: they go on while this podkit does something else, or ends.
+    """The background processes of one container. They outlive this podkit.
 
     Each has a keeper inside the container, which notes how it ends and keeps what it prints, the last 5 to 10 MiB of
     each stream. Another manager, of another podkit, finds them all by `list_processes`. While one runs, its container
@@ -84,7 +84,7 @@ class ProcessManager:
 
     @classmethod
     def of_session(cls, sessions: BaseSessionManager, user_id: str, session_id: str) -> Self:
-        """Return the manager of a session, whatever container it has: one that is lost is brought back by each call.
+        """Return a session's manager. It follows the session to a new container, and brings a lost one back.
 
         What ran in a container that was stopped or lost is `LOST`.
         """
@@ -128,7 +128,7 @@ class ProcessManager:
         user: str | None = None,
         stdin: bool = False,
     ) -> Process:
-        """Start a process and return it once it runs; it is `RUNNING` then, however soon it ends.
+        """Start a process and return it once it runs. It is `RUNNING` then, however soon it ends.
 
         Args:
             command: a `str` is run by `sh -c`, a list as it is.
@@ -184,7 +184,7 @@ class ProcessManager:
         return self._in_container(lambda id: action(self._containers.processes, id), deadline)
 
     def _repeat(self, action: Action[T], deadline: Deadline = NEVER) -> T:
-        """Do what may be done twice: once more, where the channel broke under it."""
+        """Use the container, once more if the channel broke."""
         try:
             return self._use(action, deadline)
         except CommandInterrupted:
@@ -193,7 +193,7 @@ class ProcessManager:
     # --- looking ------------------------------------------------------------------------------------
 
     def get_process(self, id: str) -> Process:
-        """Look at a process and return its object, always the same one for an id.
+        """Look at a process and return its one object.
 
         One that the container has forgotten, because it was made anew, is `LOST` unless it was seen to end.
         """
@@ -217,11 +217,11 @@ class ProcessManager:
         return self.get_process(id).status
 
     def is_running(self, id: str) -> bool:
-        """Look at a process and return whether it has not ended; a paused one has not."""
+        """Look at a process and return whether it runs. A paused one does."""
         return self.get_process(id).is_running
 
     def wait(self, id: str, timeout: float | None = None) -> Process:
-        """Wait until a process has ended or is `LOST`, and return its object.
+        """Wait for a process to end or be `LOST`. Returns its object.
 
         What it has started may still run, and print; `follow_log` goes on until that has ended too.
 
@@ -245,7 +245,7 @@ class ProcessManager:
                 raise ProcessStillRunning(f"process {process.display_name} still runs after {timeout:g} s")
 
     def list_processes(self) -> list[Process]:
-        """Look at all processes that the container knows, whoever has started them, oldest first.
+        """List the container's processes, oldest first, whoever started them.
 
         Those of before a restart of the container are among them; those of a container that was made anew are not.
         """
@@ -275,7 +275,7 @@ class ProcessManager:
     # --- output -------------------------------------------------------------------------------------
 
     def get_logs(self, id: str) -> dict[str, str]:
-        """Return all that is kept of the output of a process, as `{"stdout": ..., "stderr": ...}`.
+        """Return a process's kept output, as `{"stdout": ..., "stderr": ...}`.
 
         Bytes that are not UTF-8 appear as U+FFFD. Also after its end, and after a restart of the container.
         """
@@ -285,7 +285,7 @@ class ProcessManager:
     def read_log(
         self, id: str, stream: StreamName = "stdout", *, offset: int = 0, max_bytes: int = PIECE_BYTES
     ) -> LogPiece:
-        """Return a piece of the output of a process; an empty one where there is nothing at that offset yet.
+        """Return a piece of a process's output. Empty if nothing is there yet.
 
         Args:
             id: of the process.
@@ -302,7 +302,7 @@ class ProcessManager:
         return self._read(id, stream, offset=offset, max_bytes=size)
 
     def follow_log(self, id: str, stream: StreamName = "stdout", *, offset: int = 0) -> Generator[str]:
-        """Yield the text that a process prints, as it comes, until neither it nor what it has started runs.
+        """Yield a process's output as it comes, until its whole tree has ended.
 
         Each step blocks until something is printed, and takes a command's place in the container meanwhile. Where more
         is printed than is kept while nobody reads, the oldest of that is missing, wherever that cuts; `read_log` tells.
@@ -335,7 +335,7 @@ class ProcessManager:
     # --- acting on it -------------------------------------------------------------------------------
 
     def write_stdin(self, id: str, data: str | bytes | bytearray, timeout: float = STOP_SECONDS) -> int:
-        """Write to a process that was started with `stdin=True`, text as UTF-8.
+        """Write to a process started with `stdin=True`, text as UTF-8.
 
         Args:
             id: of the process.
@@ -357,13 +357,13 @@ class ProcessManager:
         )
 
     def close_stdin(self, id: str) -> None:
-        """Let a process read the end of its input; harmless for one whose input is closed, or that has none."""
+        """Close a process's input. Harmless if that is closed, or missing."""
         check_process_id(id)
         with suppress(BrokenPipeError):
             self._repeat(lambda processes, container: processes.end_input(container, id))
 
     def send_signal(self, id: str, number: int | str) -> None:
-        """Send a signal to the process group of a process; nothing happens where the process itself has ended.
+        """Signal a process's group. Harmless once the process itself has ended.
 
         Args:
             id: of the process.
@@ -374,7 +374,7 @@ class ProcessManager:
         self._use(lambda processes, container: processes.signal(container, id, checked))
 
     def stop_process(self, id: str, timeout: float = STOP_SECONDS, force: bool = False) -> bool:  # noqa: FBT001, FBT002
-        """End a process with all that it has started, and wait until nothing of that runs.
+        """End a process's whole tree and wait for that.
 
         Each gets a SIGTERM first, and a SIGKILL once the timeout is over: also those that left its process group. Twice
         is harmless, and so is one that has ended already: what it left running is ended.
@@ -408,7 +408,7 @@ class ProcessManager:
         return self._repeat(stop)
 
     def remove_process(self, id: str) -> None:
-        """Forget a process that has ended, with its logs; one that is forgotten already is no error.
+        """Forget a process that has ended, with its logs. Twice is harmless.
 
         Raises:
             InvalidInput: it, or what it has started, still runs.
@@ -433,7 +433,7 @@ def check_process_id(id: object) -> str:
 
 
 def check_name(value: object) -> str:
-    """Accept a name to be shown: a line of text of 1 to 200 bytes."""
+    """Accept a name: a printable line of 1 to 200 bytes."""
     name = _checks.check_text(value, "name")
     if not is_name(name):
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Background processes as a caller sees them, and what the container keeps of them."""
+"""Background processes as callers see them, and their notes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ProcessStatus(StrEnum):
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Process:
-    """A background process, as its manager saw it last; each look updates the same object.
+    """A background process, as last seen. Each look updates the same object.
 
     Attributes:
         id: a UUID, chosen by podkit.
@@ -67,12 +67,12 @@ class Process:
 
     @property
     def display_name(self) -> str:
-        """The name and the first 8 characters of the id."""
+        """The name and the id's first 8 characters."""
         return f"{self.name} ({self.id[:8]})"
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended, as far as was seen; a paused one has not."""
+        """Whether it ran when last seen. A paused one does."""
         return self.status in (ProcessStatus.RUNNING, ProcessStatus.PAUSED)
 
 
@@ -97,12 +97,12 @@ class LogPiece:
 
     @property
     def text(self) -> str:
-        """The bytes decoded as UTF-8; what is not, or is cut at either end, appears as U+FFFD."""
+        """The bytes as text. All that is not UTF-8 appears as U+FFFD."""
         return self.data.decode("utf-8", "replace")
 
 
 def to_note(name: str, command: str | list[str]) -> bytes:
-    """Return what the container keeps of a process for a later podkit, cut to its limit."""
+    """Encode a process's note for a later podkit, cut to its limit."""
     kept = command
     while True:
         note = json.dumps({"name": name, "command": kept}).encode()
@@ -113,7 +113,7 @@ def to_note(name: str, command: str | list[str]) -> bytes:
 
 
 def from_note(row: Row) -> tuple[str, str | list[str]]:
-    """Read name and command; nonsense becomes the id's first 8 characters and an empty command."""
+    """Decode name and command. Nonsense becomes the id's first 8 characters and an empty command."""
     try:
         note = json.loads(row.note)
     except (ValueError, RecursionError):
@@ -131,12 +131,12 @@ def _name(name: object, row: Row) -> str:
 
 
 def _valid(text: str) -> str:
-    """Return text without halves of surrogate pairs, which nobody could print."""
+    """Return text without halves of surrogate pairs."""
     return text.encode(errors="replace").decode()
 
 
 def to_process(row: Row) -> Process:
-    """Return the object of a process that another podkit has started."""
+    """Return the object of another podkit's process."""
     name, command = from_note(row)
     process = Process(
         id=row.id,
@@ -153,7 +153,7 @@ def to_process(row: Row) -> Process:
 
 
 def bring_up_to_date(process: Process, row: Row) -> None:
-    """Write what was seen into the object of a process."""
+    """Update a process's object."""
     process.pid = row.pid
     process.started_at = row.started_at
     process.exit_code = row.exit_code
@@ -167,7 +167,7 @@ def bring_up_to_date(process: Process, row: Row) -> None:
 
 
 def vanish(process: Process) -> Process:
-    """Note that the container does not know a process any more, and return it."""
+    """Mark a process that the container forgot, and return it."""
     if process.is_running:
         process.status, process.ports, process.failure_reason = ProcessStatus.LOST, None, _FORGOTTEN
     process.descendants = 0

@@ -299,7 +299,7 @@ class Execution:
         return self._channel.silent_seconds > time.monotonic() - self._began
 
     def _give_up_paused(self) -> None:
-        """Give up a command sent to a paused container. It dies when it could go on."""
+        """Abandon a command sent to a paused container. It dies when it could go on."""
         with suppress(ChannelBroken, EngineTimeout):
             self._channel.kill(self._call, self._send_deadline())
         with self._taking:

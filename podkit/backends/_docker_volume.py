@@ -1,4 +1,4 @@
-"""Files that all containers of an engine share, in a volume that is filled once."""
+"""Files shared by an engine's containers, in a volume that is filled once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For tests: `FakeBackend`, an engine in memory; `podkit.testing.suite` is the contract suite for backends."""
+"""For tests: `FakeBackend`, an engine in memory, and `suite`, the contract suite for backends."""
 
 from podkit.testing._files import Files
 from podkit.testing._programs import (

@@ -1,4 +1,4 @@
-"""What the tests of the contract suite share: fixtures, and helpers that speak to a backend."""
+"""Fixtures and helpers of the contract suite."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FOREVER = ("sleep", "infinity")
 
 
 def workload_spec(name: str, image: str, **changes: Any) -> WorkloadSpec:
-    """Give the specification of a workload that sleeps for ever, with `changes`."""
+    """Return the specification of a sleeping workload, with `changes`."""
     fields: dict[str, Any] = {
         "name": name,
         "image": image,
@@ -59,7 +59,7 @@ def workload_spec(name: str, image: str, **changes: Any) -> WorkloadSpec:
 
 
 class Workloads:
-    """Makes workloads for a test and removes them afterwards, whatever the test did to them.
+    """Makes workloads for a test and removes them afterwards.
 
     Args:
         backend: where.
@@ -74,7 +74,7 @@ class Workloads:
         self._names: list[str] = []
 
     def spec(self, **changes: Any) -> WorkloadSpec:
-        """Give a specification; whatever is made of it is removed at the end."""
+        """Return a specification. Its workloads are removed at the end."""
         name = f"{self._prefix}-{len(self._names)}"
         spec = workload_spec(**{"name": name, "image": self._image, **changes})
         self._names.append(spec.name)
@@ -107,7 +107,7 @@ class Ended:
 
 
 def run(backend: Backend, id: str, argv: Sequence[str], *, input: bytes | None = None, **options: Any) -> Ended:
-    """Run a command over the seam and wait for its end."""
+    """Run a command over the seam to its end."""
     stream = backend.open_stream(id, ExecSpec(argv=argv, stdin=input is not None, **options))
     try:
         writer = threading.Thread(target=_write, args=(stream, input or b""), daemon=True)
@@ -154,7 +154,7 @@ def read_until(stream: ExecStream, wanted: bytes) -> bytes:
 
 
 def exit_code(stream: ExecStream) -> int:
-    """Wait until a command has ended, as podkit reports it: 126 and 127 for one that never began."""
+    """Wait for a command's exit code. 126 and 127 stand for one that never began."""
     found: list[int] = []
 
     def ended() -> bool:
@@ -196,21 +196,21 @@ class Contract:
 
     @classmethod
     def new_prefix(cls) -> str:
-        """Give the beginning of the names of what one test makes: unique, and the beginning of no other."""
+        """Return a unique prefix for one test's names. No other prefix begins with it."""
         return f"podkit-test-{uuid.uuid4().hex[:16]}"
 
     @classmethod
     def drop_shared_files(cls, backend: Backend, files: SharedFiles) -> None:
-        """Take the shared files of one test from the engine: override it, as no backend needs to do that."""
+        """Remove one test's shared files from the engine. Override it: no backend can."""
 
     @pytest.fixture
     def prefix(self) -> str:
-        """Give the prefix of one test."""
+        """Return one test's prefix."""
         return self.new_prefix()
 
     @pytest.fixture
     def workloads(self, backend: Backend, image: str, prefix: str) -> Iterator[Workloads]:
-        """Give what makes workloads for one test."""
+        """Return one test's `Workloads`."""
         made = Workloads(backend, image, prefix)
         yield made
         made.remove_all()

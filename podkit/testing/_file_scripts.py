@@ -1,4 +1,4 @@
-"""What podkit's own file scripts do, for a fake that does not interpret them."""
+"""podkit's file scripts, for a fake that interprets none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file system inside a fake workload: a mapping from absolute paths to bytes."""
+"""A fake workload's file system: absolute paths mapped to bytes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Files(MutableMapping[str, bytes]):
         return sum(1 for _ in self)
 
     def is_directory(self, path: str) -> bool:
-        """Whether a directory is there: a usual one, one that was made, or one that holds a file."""
+        """Whether a directory exists: a usual one, a made one, or one with a file."""
         path = absolute(path)
         store, inner, _ = self._locate(path)
         if isinstance(store, Path) and (store / inner).is_dir():
@@ -95,7 +95,7 @@ class Files(MutableMapping[str, bytes]):
         return path in self._directories or any(name.startswith(below) for name in (*self._directories, *self))
 
     def make_directory(self, path: str) -> None:
-        """Make a directory and those above it; twice is harmless."""
+        """Make a directory and its parents. Twice is harmless."""
         store, inner, read_only = self._locate(path)
         if read_only:
             raise OSError(errno.EROFS, "Read-only file system", path)
@@ -104,7 +104,7 @@ class Files(MutableMapping[str, bytes]):
         self._directories.add(absolute(path))
 
     def remove_directory(self, path: str) -> None:
-        """Remove a directory with all that is in it; a missing one is no error."""
+        """Remove a directory tree. A missing one is no error."""
         store, inner, _ = self._locate(path)
         below = absolute(path).rstrip("/") + "/"
         for name in [name for name in self if name.startswith(below)]:
@@ -114,7 +114,7 @@ class Files(MutableMapping[str, bytes]):
             shutil.rmtree(store / inner, ignore_errors=True)
 
     def names_in(self, path: str) -> list[str]:
-        """Give the names in a directory, sorted."""
+        """Return a directory's names, sorted."""
         below = absolute(path).rstrip("/") + "/"
         inside = (name.removeprefix(below) for name in (*self._directories, *self) if name.startswith(below))
         return sorted({name.split("/")[0] for name in inside if name})
@@ -128,7 +128,7 @@ class Files(MutableMapping[str, bytes]):
 
 
 def absolute(path: str) -> str:
-    """Give a path without `.`, `..` and doubled slashes."""
+    """Return a path without `.`, `..` and doubled slashes."""
     return posixpath.normpath("/" + path.lstrip("/"))
 
 

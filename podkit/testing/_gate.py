@@ -1,4 +1,4 @@
-"""What stands between a caller and the fake engine: its lock, its clock, its faults, and the record of calls."""
+"""The fake engine's gate: its lock, its clock, its faults, its record of calls."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Engine(Enum):
 
 
 class Gate:
-    """Lets one caller at a time through to the engine.
+    """Lets one caller at a time to the engine.
 
     Args:
         clock: the time inside; it may stand still and jump.
@@ -74,19 +74,19 @@ class Gate:
         return self.clock()
 
     def time_of(self, moment: float | None) -> datetime | None:
-        """Give a moment of the clock inside as a time of day."""
+        """Return the inner clock's moment as a time of day."""
         return None if moment is None else self._began[1] + timedelta(seconds=moment - self._began[0])
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Change something behind the engine's back; who waits looks again."""
+        """Change something behind the engine's back, and wake waiting callers."""
         with self._changed:
             yield
             self._changed.notify_all()
 
     @contextmanager
     def call(self, method: str, deadline: Deadline | None) -> Iterator[Deadline]:
-        """Let a call of a `Backend` method through; gives its deadline."""
+        """Let a `Backend` call through. Yields its deadline."""
         deadline = call_deadline(deadline)
         with self.locked():
             self.calls.append(method)
@@ -106,7 +106,7 @@ class Gate:
             self._act(method, after=True)
 
     def pass_engine(self, deadline: Deadline, doing: str) -> None:
-        """Return while the engine is well; wait while it is frozen.
+        """Return if the engine is well. Wait while it is frozen.
 
         Raises:
             EngineUnavailable: it is down.
@@ -120,7 +120,7 @@ class Gate:
             raise EngineUnavailable(f"{doing}: the engine is down")
 
     def wait(self, deadline: Deadline, until: float = math.inf) -> None:
-        """Wait until something changed, the deadline, or a moment of the clock inside."""
+        """Wait for a change, the deadline, or the inner clock's moment."""
         seconds = min(deadline.remaining, max(0.0, until - self.now))
         if self.clock is not time.monotonic or deadline.clock is not time.monotonic:
             seconds = min(seconds, _POLL_SECONDS)  # such a clock may jump at any time, and tells nobody
@@ -138,7 +138,7 @@ class Gate:
                 self.connection += 1
 
     def plan(self, method: str, action: Callable[[], object], times: int, *, after: bool) -> None:
-        """Have `action` called around the next `times` calls of a method."""
+        """Call `action` around a method's next `times` calls."""
         if method not in BACKEND_METHODS | STREAM_METHODS:
             raise ValueError(f"{method!r} is no method of the seam: {sorted(BACKEND_METHODS | STREAM_METHODS)}")
         with self.locked():

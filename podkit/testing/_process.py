@@ -1,4 +1,4 @@
-"""A process of a fake workload: runs a program's steps as far as they go without waiting."""
+"""A fake workload's process. It runs a program's steps until one waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEPS_AT_ONCE = 10_000
 
 
 class _Strand:
-    """The program itself, or a child that it left in the background."""
+    """The program itself, or a background child."""
 
     def __init__(self, steps: Steps, now: float) -> None:
         self.steps = steps
@@ -51,7 +51,7 @@ class Process:
 
     @property
     def done(self) -> bool:
-        """Whether it and all its children have ended, so that its pipes are closed."""
+        """Whether it and its children have ended. Its pipes are closed then."""
         return all(strand.done for strand in self._strands)
 
     @property
@@ -61,19 +61,19 @@ class Process:
 
     @property
     def takes_input(self) -> bool:
-        """Whether bytes can still be written to its standard input."""
+        """Whether its standard input still takes bytes."""
         return self.exit_code is None and self._input_open
 
     @property
     def wakes_at(self) -> float:
-        """When, by the fake's clock, something goes on by itself."""
+        """When, on the fake's clock, it goes on by itself."""
         sleeping = [
             strand.time for strand in self._strands if not (strand.done or strand.wants_input or strand.blocked)
         ]
         return min(sleeping, default=math.inf)
 
     def take(self) -> Chunk | None:
-        """Take the next bytes of output, if there are any."""
+        """Take the next bytes of output, if any."""
         if not self._output:
             return None
         chunk = self._output.popleft()
@@ -81,7 +81,7 @@ class Process:
         return chunk
 
     def give(self, data: memoryview) -> int:
-        """Write to standard input as much as the pipe takes; gives how many bytes that were."""
+        """Write to standard input what its pipe takes. Returns how many bytes."""
         taken = data[: PIPE_BYTES - len(self._input)]
         self._input += taken
         return len(taken)
@@ -91,13 +91,13 @@ class Process:
         self._input_open = False
 
     def kill(self, exit_code: int, now: float) -> None:
-        """End it and its children at once; what it printed can still be read."""
+        """End it and its children. Their output can still be read."""
         self._end(exit_code, now)
         for strand in self._strands:
             self._finish(strand)
 
     def advance(self, now: float) -> None:
-        """Go on until everything waits: for time, input, or someone who takes the output."""
+        """Go on until everything waits for time, input or a reader."""
         for strand in self._strands:  # grows while it goes on
             self._advance(strand, now)
 

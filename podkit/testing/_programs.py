@@ -1,4 +1,4 @@
-"""The programs of a fake workload: what a script of a test is made of, and the few that every workload has."""
+"""A fake workload's programs: steps for tests, and a few that all have."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _USERS = {"": "root", "0": "root", "root": "root", "nobody": "nobody", "65534": 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """All that a simple program does: it prints and ends.
+    """A simple program: it prints and ends.
 
     Attributes:
         stdout: what it prints.
@@ -52,24 +52,24 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A step that lets time pass, by the fake's clock."""
+    """A step that lets the fake's time pass."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A step that waits for standard input: `data = yield Input()` gives some bytes, none at its end."""
+    """A step that reads: `data = yield Input()` is some bytes, none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class IgnoreSigterm:
-    """A step after which the main process does not end at SIGTERM."""
+    """A step that makes the main process ignore SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """A step that leaves a child in the background, which holds the command's pipes.
+    """A step that leaves a background child, which holds the pipes.
 
     Attributes:
         steps: what the child does.
@@ -115,33 +115,33 @@ class Invocation:
     programs: Mapping[str, Program] = field(default_factory=dict)
 
     def path(self, text: str) -> str:
-        """Give the absolute path that an argument means."""
+        """Return an argument as an absolute path."""
         return absolute(posixpath.join(self.working_dir, text))
 
     @property
     def user_name(self) -> str | None:
-        """The name of who runs it; `None` for a number without a name."""
+        """Its user's name, `None` for a nameless number."""
         return _USERS.get(self.user.split(":")[0])
 
     @property
     def user_is_known(self) -> bool:
-        """Whether an engine would find the user: one of the image's, or a number."""
+        """Whether an engine would know the user."""
         return self.user_name is not None or self.user.split(":")[0].isdigit()
 
     def call(self, argv: list[str]) -> Steps:
-        """Run another program in the place of this one: `return (yield from run.call([...]))`."""
+        """Run another program instead: `return (yield from run.call([...]))`."""
         return run_program(replace(self, argv=argv))
 
 
 def find_program(programs: Mapping[str, Program], argv: list[str]) -> Program | None:
-    """Find what to run: by the whole command line, else by the program's name."""
+    """Find a program, by its whole command line or its name."""
     directory, name = posixpath.split(argv[0])
     found = programs.get(shlex.join(argv))
     return found if found is not None or directory not in _PROGRAM_DIRECTORIES else programs.get(name)
 
 
 def run_program(run: Invocation) -> Steps:
-    """Run a program, or end as an engine does where there is none: 126 for a mere file, else 127."""
+    """Run a program. Without one, end as an engine: 126 for a file, else 127."""
     program = find_program(run.programs, run.argv)
     if program is not None:
         return (yield from begin(program, run))
@@ -164,7 +164,7 @@ def begin(program: Program, run: Invocation) -> Steps:
 
 
 def read_all() -> Generator[Step, bytes, bytes]:
-    """Read standard input to its end; a part of a program, called with `yield from`."""
+    """Read standard input to its end, by `yield from`."""
     data = bytearray()
     while piece := (yield Input()):
         data += piece
@@ -172,7 +172,7 @@ def read_all() -> Generator[Step, bytes, bytes]:
 
 
 def as_chunk(step: Step) -> Chunk | None:
-    """Give a step's output; `None` where it is none."""
+    """Return a step's output, `None` without any."""
     if isinstance(step, Chunk):
         return step
     if isinstance(step, str):
@@ -181,7 +181,7 @@ def as_chunk(step: Step) -> Chunk | None:
 
 
 def resume(steps: Steps, data: bytes | None) -> Step:
-    """Go on with a program until its next step; `None` begins it."""
+    """Run a program to its next step. `None` begins it."""
     return next(steps) if data is None else steps.send(data)
 
 
@@ -275,7 +275,7 @@ _SYNTAX = re.compile(r"[;&|<>()$`\\*?\[\n{}!]")
 
 
 def _sh(run: Invocation) -> Steps:
-    """Run `sh -c SCRIPT`, of which only plain commands are understood: the test scripts whatever is more than that."""
+    """Run `sh -c SCRIPT`. Only plain commands are understood; the test scripts the rest."""
     script = run.argv[2] if run.argv[1:2] == ["-c"] and run.argv[2:] else ""
     if (program := run.programs.get(script)) is not None:
         return (yield from begin(program, run))

@@ -1,4 +1,4 @@
-"""The contract suite, third part: that sessions live well on a backend."""
+"""The contract suite, third part: sessions."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ NewManager = Callable[[], BaseSessionManager]
 
 
 class SessionContract(Contract):
-    """What sessions must be able to do on every backend."""
+    """What sessions must do on every backend."""
 
     @pytest.fixture
     def workspace_base(self, tmp_path: Path) -> Path | None:
-        """Give a directory for workspaces, or `None` to go without."""
+        """Return a directory for workspaces, `None` for none."""
         return tmp_path
 
     @pytest.fixture
     def workspace_base_host(self) -> Path | None:
-        """Give `workspace_base` as the engine sees it; `None` where that is the same path."""
+        """Return `workspace_base` as the engine sees it. `None` if the same."""
         return None
 
     @pytest.fixture
     def config(self, image: str) -> ContainerConfig:
-        """Give the configuration of a test's sessions."""
+        """Return the configuration of a test's sessions."""
         return ContainerConfig(image=image, container_lifetime_seconds=60)
 
     @pytest.fixture
     def new_manager(
         self, backend: Backend, prefix: str, workspace_base: Path | None, workspace_base_host: Path | None
     ) -> Iterator[NewManager]:
-        """Give what makes session managers, as separate programs would."""
+        """Return a maker of session managers, as separate programs."""
 
         def make() -> BaseSessionManager:
             return BaseSessionManager(SimpleContainerManager(backend, prefix, workspace_base, workspace_base_host))
@@ -54,7 +54,7 @@ class SessionContract(Contract):
 
     @pytest.fixture
     def manager(self, new_manager: NewManager) -> BaseSessionManager:
-        """Give a session manager."""
+        """Return a session manager."""
         return new_manager()
 
     # --- creating and finding -----------------------------------------------------------------------

@@ -26,12 +26,12 @@ from podkit.utils._deadline import Deadline, wait_until
 
 
 class StreamContract(Contract):
-    """What every backend must do with processes inside a workload."""
+    """What every backend must do with processes."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def workload(cls, backend: Backend, image: str) -> Iterator[str]:
-        """Give a running workload that no test ends."""
+        """Return a running workload that no test ends."""
         made = Workloads(backend, image, cls.new_prefix())
         yield made.start(environment={"GIVEN": "by the workload", "BOTH": "workload"})
         made.remove_all()

@@ -1,4 +1,4 @@
-"""A workload of the fake engine, and the stream to one of its processes."""
+"""A fake workload, and the stream to its processes."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ class Workload:
 
     @property
     def wakes_at(self) -> float:
-        """When, by the fake's clock, something in it goes on by itself."""
+        """When, on the fake's clock, it goes on by itself."""
         if self.status is not ContainerStatus.RUNNING:
             return math.inf
         return min(process.wakes_at for process in self._processes())
 
     def attach(self) -> Process:
-        """Give its main process before that is started; see `Backend.open_stream`."""
+        """Return its main process, not yet started. See `Backend.open_stream`."""
         if not self.spec.attachable or self.status is not ContainerStatus.CREATING:
             raise ContainerError(f"container {self.id[:12]} cannot be attached to: it was started, or not made for it")
         argv = self._main_argv()
@@ -119,7 +119,7 @@ class Workload:
         return [*(self.spec.entrypoint or ()), *(self.spec.command or ())] or ["sleep", "infinity"]
 
     def start(self) -> bool:
-        """Start its main process; whether it did not run already. See `Backend.start_workload`."""
+        """Start its main process. See `Backend.start_workload`."""
         if self.status is ContainerStatus.RUNNING:
             return False
         if self.status is ContainerStatus.PAUSED:
@@ -157,7 +157,7 @@ class Workload:
         self.status, self._exit_code, self._oom_killed, self._finished = status, exit_code, oom_killed, at
 
     def catch_up(self) -> None:
-        """Let everything in it go on to the present moment."""
+        """Let everything in it catch up with the clock."""
         if self.status is not ContainerStatus.RUNNING or self._main is None:
             return
         now, main = self._gate.now, self._main
@@ -237,16 +237,16 @@ class Workload:
         )
 
     def row(self) -> WorkloadRow:
-        """Give its line in a listing."""
+        """Return its row in a listing."""
         return WorkloadRow(id=self.id, name=self.spec.name, status=self.status, labels=dict(self.spec.labels))
 
     def log(self, lines: int) -> str:
-        """Give the last lines of its log."""
+        """Return its log's last lines."""
         kept = self._log.decode(errors="replace").splitlines(keepends=True)
         return "".join(kept[-lines:]) if lines > 0 else ""
 
     def running_argvs(self) -> list[list[str]]:
-        """Give what runs in it, the main process first."""
+        """Return what runs in it, the main process first."""
         return [process.argv for process in self._processes()]
 
 

@@ -1,4 +1,4 @@
-"""The contract suite, first part: the life of a workload."""
+"""The contract suite, first part: workloads."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ class WorkloadContract(Contract):
 
     @pytest.fixture
     def shared(self, backend: Backend, workloads: Workloads, tmp_path: Path) -> Iterator[SharedFiles]:
-        """Return files of this test alone; whoever knows where the backend keeps them takes them away."""
+        """Return this test's own files, removed by `drop_shared_files`."""
         program = tmp_path / "program"
         program.write_text("#!/bin/sh\necho shared\n")
         name = f"podkit-test-{uuid.uuid4().hex[:16]}"
@@ -417,12 +417,12 @@ class WorkloadContract(Contract):
 
 
 def refuses(backend: Backend, spec: WorkloadSpec, error: type[Exception], named: str) -> None:
-    """Assert that a workload cannot be made, and that nothing of it stays."""
+    """Assert that a workload is refused and leaves nothing."""
     with pytest.raises(error, match=named):
         backend.create_workload(spec)
     assert backend.list_workloads({"name": spec.name}) == []
 
 
 def any_port() -> int:
-    """Give a port that nobody is likely to use: below those that systems give away by themselves."""
+    """Return a port that is likely free, below the ephemeral ones."""
     return random.SystemRandom().randrange(20_000, 32_000)

@@ -1,4 +1,4 @@
-r"""`FakeBackend`: an engine in memory, for tests of podkit and of programs that use it.
+r"""`FakeBackend`, an engine in memory, for tests.
 
 It needs no Docker and no time. Give it to a manager in the place of a real backend, and say what its programs do:
 
@@ -59,13 +59,13 @@ __all__ = ["FakeBackend", "ManualClock"]
 
 
 class ManualClock:
-    """A clock that stands still until it is told otherwise: `FakeBackend(clock=ManualClock())`."""
+    """A clock that tests move: `FakeBackend(clock=ManualClock())`."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
 
     def __call__(self) -> float:
-        """Give the present moment."""
+        """Return the present moment."""
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -119,7 +119,7 @@ class FakeBackend:
 
     @property
     def calls(self) -> list[str]:
-        """The names of the `Backend` methods that were called, in order; may be cleared."""
+        """The `Backend` methods called, in order. May be cleared."""
         return self._gate.calls
 
     # --- the seam -----------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class FakeBackend:
         status: ContainerStatus = ContainerStatus.EXITED,
         seconds_ago: float = 0.0,
     ) -> None:
-        """End a workload's main process, and with it all that runs inside.
+        """End a workload's main process and all that runs inside.
 
         Args:
             id: the full id.
@@ -259,7 +259,7 @@ class FakeBackend:
             self._find(id).end(exit_code, self._gate.now - seconds_ago, oom_killed=oom, status=status)
 
     def pause(self, id: str) -> None:
-        """Freeze what runs in a workload; it then takes no command."""
+        """Pause a workload. It takes no command then."""
         with self._gate.locked():
             self._find(id).status = ContainerStatus.PAUSED
 
@@ -274,12 +274,12 @@ class FakeBackend:
             self._remove(self._find(id))
 
     def running(self, id: str) -> list[list[str]]:
-        """Give the command lines of what runs in a workload, the main process first."""
+        """Return the running command lines, the main process's first."""
         with self._gate.locked():
             return self._find(id).running_argvs()
 
     def files(self, id: str) -> Files:
-        """Give the file system of a workload: a mapping from absolute paths to bytes, which may be changed."""
+        """Return a workload's file system, a mutable mapping of absolute paths to bytes."""
         with self._gate.locked():
             return self._find(id).files
 
@@ -303,18 +303,18 @@ class FakeBackend:
         self._gate.plan(method, act, times, after=after)
 
     def interpose(self, method: str, action: Callable[[], object], *, times: int = 1, after: bool = False) -> None:
-        """Have something happen right before, or after, the next calls of a method, in the thread of their caller.
+        """Call something before or after a method's next calls, in their thread.
 
         This makes races happen: `fake.interpose("open_stream", lambda: fake.vanish(id))`.
         """
         self._gate.plan(method, action, times, after=after)
 
     def freeze(self) -> None:
-        """Let the engine freeze: calls and streams' reads last until their deadline and raise `EngineTimeout`."""
+        """Freeze the engine. Calls and reads raise `EngineTimeout` at their deadline."""
         self._gate.set_engine(Engine.FROZEN)
 
     def go_down(self) -> None:
-        """Let the engine go away: all streams break, calls raise `EngineUnavailable`. Workloads live on."""
+        """Take the engine down. Streams break, calls raise `EngineUnavailable`; workloads live on."""
         self._gate.set_engine(Engine.DOWN)
 
     def recover(self) -> None:
@@ -353,7 +353,7 @@ class FakeBackend:
             )
 
     def _let_time_pass(self, workload: Workload, seconds: float, deadline: Deadline) -> None:
-        """Wait, by the clock inside, until a workload has ended by itself, and at most so long."""
+        """Wait on the inner clock for a workload's end, at most so long."""
         until = self._gate.now + seconds
         while workload.running and self._gate.now < until:
             if deadline.expired:

@@ -1,4 +1,4 @@
-"""The contract suite: whoever writes a backend runs it over theirs. Needs pytest.
+"""The contract suite for backends. Needs pytest.
 
 In a test module, give the fixtures `backend` and `image` and subclass the parts:
 

@@ -1,1 +1,1 @@
-"""Paths, time, files of the host: what everything else stands on."""
+"""Paths, time and files of the host, below everything else."""

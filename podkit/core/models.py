@@ -272,7 +272,7 @@ class ContainerConfig(Model):
         }
 
     def checked_copy(self) -> ContainerConfig:
-        """Return a validated copy with the same fields set.
+        """Return a validated deep copy with the same fields set.
 
         Lists and dicts are mutable, so what was valid once may not be any more.
         """

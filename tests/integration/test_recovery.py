@@ -224,7 +224,8 @@ def test_a_container_that_was_paused_just_now_refuses_the_command_and_is_left_al
     before = engine.client.api.inspect_container(container_of(session))["State"]["StartedAt"]
     engine.client.api.pause(container_of(session))
 
-    with within(10), pytest.raises(CommandInterrupted, match="the container is paused"):
+    # where pausing took longer than the agent's last word counts, the command is not even sent
+    with within(10), pytest.raises((CommandInterrupted, ContainerNotRunning), match="is paused"):
         session.execute_command("echo never > never", timeout=timeout)
     assert engine.state(container_of(session)) == "paused"
 

@@ -172,8 +172,7 @@ class Execution:
                 killed as far as that was possible.
         """
         call = self._call
-        patience = self._send_deadline()
-        patience = deadline if deadline.at < patience.at else patience
+        patience = self._send_deadline().sooner(deadline)
         try:
             self.send(StartFlag(0))
             self._guard(lambda: self._wait(lambda: call.pid is not None or call.over, patience))
@@ -249,7 +248,7 @@ class Execution:
         grace = Deadline.after(KILL_GRACE_SECONDS)
         try:
             with held(self._taking, grace, _READING, late=EngineTimeout):
-                self._deadline = grace if grace.at < self._deadline.at else self._deadline
+                self._deadline = self._deadline.sooner(grace)
                 while self.take() is not None:  # however much comes: it looks at the time
                     pass
         except SessionBusy:
@@ -447,7 +446,7 @@ class Execution:
                     self._finish()
                 if self.ended:
                     break
-                deadline = self._deadline if patience is None or self._deadline.at < patience.at else patience
+                deadline = self._deadline.sooner(patience or NEVER)
                 try:
                     found = self._wait(lambda: call.output or call.over or enough(), deadline)
                 except ChannelBroken as exc:

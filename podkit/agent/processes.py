@@ -323,7 +323,7 @@ class ContainerProcesses:
             max_output_bytes=max_output_bytes,
             built_in=True,
         )
-        deadline = min(deadline, latest(request.timeout), key=lambda it: it.at)
+        deadline = deadline.sooner(latest(request.timeout))
         execution = self._runner.prepare(container_id, request, deadline)
         try:
             return execution.communicate(deadline)

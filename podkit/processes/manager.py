@@ -252,11 +252,10 @@ class ProcessManager:
         with self._lock:
             before = set(self._known)
         found = [self._note(row) for row in self._repeat(lambda processes, container: processes.look_at_all(container))]
-        if len(found) == PROCESSES_MAX:  # there may be more
-            return sorted(found, key=lambda process: process.started_at)
+        is_whole = len(found) < PROCESSES_MAX
         ids = {process.id for process in found}
         with self._lock:
-            for id in before - ids:
+            for id in before - ids if is_whole else ():
                 if id in self._started and id in self._known:
                     vanish(self._known[id])
                 else:  # whoever may write there may name as many as they like

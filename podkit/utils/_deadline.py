@@ -55,6 +55,10 @@ class Deadline:
         """Return this deadline or the one in `seconds`, whichever is earlier."""
         return Deadline(min(self.at, self.clock() + seconds), self.clock)
 
+    def sooner(self, other: Deadline) -> Deadline:
+        """Return this deadline or the other, whichever is earlier."""
+        return self if self.at <= other.at else other
+
     def wait_seconds(self, longest: float = math.inf) -> float | None:
         """Return the seconds left, at most `longest`, for system calls. `None` means for ever.
 

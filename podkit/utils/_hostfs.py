@@ -257,27 +257,23 @@ def remove_tree(directory: Path) -> None:
 def _clear(top: int) -> bool:
     """Empty `top`, moving its directories' own directories up. Return whether any was."""
     moved = False
-    with os.scandir(top) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):  # somebody else removes at the same time
-                if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.name, dir_fd=top)
-                    continue
-                with opened(os.open(entry.name, _CLEARED, dir_fd=top)) as found:
-                    moved = _move_up(found, top) or moved
-                os.rmdir(entry.name, dir_fd=top)
+    for name in _directories(top):
+        with suppress(FileNotFoundError):  # somebody else removes at the same time
+            with opened(os.open(name, _CLEARED, dir_fd=top)) as found:
+                for below in _directories(found):
+                    with suppress(FileNotFoundError):
+                        os.rename(below, temporary_name(), src_dir_fd=found, dst_dir_fd=top)
+                        moved = True
+            os.rmdir(name, dir_fd=top)
     return moved
 
 
-def _move_up(directory: int, top: int) -> bool:
-    """Remove the files in `directory` and move its directories to `top`. Return whether there were any."""
-    moved = False
+def _directories(directory: int) -> Iterator[str]:
+    """Remove the files in a directory, and yield the names of its directories."""
     with os.scandir(directory) as entries:
         for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield entry.name
+                continue
             with suppress(FileNotFoundError):
-                if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.name, dir_fd=directory)
-                    continue
-                os.rename(entry.name, temporary_name(), src_dir_fd=directory, dst_dir_fd=top)
-                moved = True
-    return moved
+                os.unlink(entry.name, dir_fd=directory)

@@ -173,6 +173,10 @@ int has_living_descendants(void);
 
 /* Whether this is the keeper of a background process, also in the moment after its end. */
 int is_keeper(pid_t pid);
+
+/* The number of the keeper that a process has, 0 where it has none. Anybody may take its name; nobody else can be taken
+ * for it where more is looked at, which takes as long as all the rest. */
+pid_t find_keeper(const struct table *table, const char *id, int by_name_alone);
 #define KEEPER_NAME "keeper-" /* of the keepers of background processes; the first 8 characters of an id follow */
 #define COMMAND_NAME "podkit-command" /* of supervisors, as the kernel shows it */
 #define CHANNEL_NAME "podkit-channel"

@@ -76,10 +76,6 @@ struct sockaddr_un control_of(int directory);
 /* Whether the keeper lives, as far as the lock on the record says it: whoever may write there may replace that. */
 int is_kept(int directory);
 
-/* The number of the keeper that a process has, 0 where it has none. Anybody may take its name; nobody else can be taken
- * for it where more is looked at, which takes as long as all the rest. */
-pid_t find_keeper(const struct table *table, const char *id, int by_name_alone);
-
 /* Read the record, and whether its keeper lives, which was found out before; 0 where it cannot be read. */
 int read_record(int directory, struct record *found, int *is_kept);
 

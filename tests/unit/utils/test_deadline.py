@@ -40,6 +40,8 @@ def test_the_earlier_of_two_deadlines_counts(clock: ManualClock) -> None:
     assert Deadline.after(5, clock=clock).at_most(2).remaining == 2
     assert Deadline.after(5, clock=clock).at_most(9).remaining == 5
     assert Deadline.after(None, clock=clock).at_most(9).remaining == 9
+    late, soon = Deadline.after(5, clock=clock), Deadline.after(2, clock=clock)
+    assert late.sooner(soon) is soon.sooner(late) is soon.sooner(NEVER) is soon
 
 
 def test_system_calls_get_none_for_ever(clock: ManualClock) -> None:

@@ -12,12 +12,11 @@ from pathlib import Path, PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from podkit.agent.commands import CommandRequest, TextCallback
-from podkit.backends._registry import close_backends, default_backend
+from podkit._models import lazy as models
+from podkit.agent.command_output import TextCallback
+from podkit.agent.command_request import CommandRequest
+from podkit.backends._default_backend import close_backends, default_backend
 from podkit.backends.base import Backend
-from podkit.core import _checks
-from podkit.core import _late as models
-from podkit.core._checks import CommandLike, StrPath
 from podkit.core.command import Command
 from podkit.core.files import SessionFiles
 from podkit.core.isolation import Isolation
@@ -25,6 +24,8 @@ from podkit.core.manager import SimpleContainerManager
 from podkit.core.session import BaseSessionManager
 from podkit.errors import InvalidInput, SessionNotFound
 from podkit.processes.manager import ProcessManager
+from podkit.utils import _checks
+from podkit.utils._checks import CommandLike, StrPath
 from podkit.utils.paths import resolve_container_path
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from podkit.agent.call import WINDOW_BYTES, Call, Wake
-from podkit.agent.commands import CommandRequest
+from podkit.agent.channel_call import WINDOW_BYTES, Call, Wake
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.protocol import (
     PROTOCOL,
     Frame,

@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from podkit.agent.commands import CommandRequest, Outcome
-from podkit.agent.file_tasks import FILE_SECONDS, FileTask
+from podkit.agent.command_output import Outcome
+from podkit.agent.command_request import CommandRequest
+from podkit.agent.file_requests import FILE_SECONDS, FileTask
 from podkit.agent.runner import Runner
-from podkit.core._checks import check_text, cut
-from podkit.errors import (
-    FileDenied,
-    FileError,
-    FileMissing,
-    FileTooLarge,
-    IsADirectory,
-    NotADirectory,
-    NotAFile,
-)
+from podkit.errors import FileDenied, FileError, FileMissing, FileTooLarge, IsADirectory, NotADirectory, NotAFile
+from podkit.utils._checks import check_text, cut
 
 NOT_A_FILE, TOO_LARGE, MISSING, IS_A_DIRECTORY, NOT_A_DIRECTORY, DENIED = range(78, 84)  # what the scripts exit with
 

@@ -15,9 +15,8 @@ from pathlib import PurePosixPath
 from typing import NoReturn, TypeVar
 
 from podkit.agent import file_scripts
-from podkit.agent.execution import Execution, StillRunning
-from podkit.agent.file_tasks import FILE_SECONDS, NONSENSE, NOT_THE_OWNER, FileTask, renaming
-from podkit.agent.records import (
+from podkit.agent.agent_command import AgentCommand, StillRunning
+from podkit.agent.file_records import (
     KEEP_MODE,
     PIECE_BYTES,
     Entry,
@@ -31,10 +30,11 @@ from podkit.agent.records import (
     encode_entry,
     encode_mark,
 )
+from podkit.agent.file_requests import FILE_SECONDS, NONSENSE, NOT_THE_OWNER, FileTask, renaming
 from podkit.agent.runner import Runner
 from podkit.backends.base import Deadline, Stream
-from podkit.core._checks import over
 from podkit.errors import CommandInterrupted, FileDenied, FileError, FileTimeout, NotSupported
+from podkit.utils._checks import over
 
 T = TypeVar("T")
 Progress = Callable[[int, int], object]
@@ -264,7 +264,7 @@ class ContainerFiles:
                     break  # its answer says why
             _await_answer(execution, task)
 
-    def _prepare(self, container_id: str, task: FileTask, *, with_input: bool = False) -> Execution:
+    def _prepare(self, container_id: str, task: FileTask, *, with_input: bool = False) -> AgentCommand:
         engine_has = Deadline.after(STALL_SECONDS if task.timeout is None else min(STALL_SECONDS, task.timeout))
         return self._runner.prepare(container_id, task.request(with_input=with_input), engine_has)
 
@@ -277,7 +277,7 @@ def _over_read_limit(max_bytes: int, found: int) -> str:
 
 
 @contextmanager
-def _ending(execution: Execution, task: FileTask) -> Iterator[None]:
+def _ending(execution: AgentCommand, task: FileTask) -> Iterator[None]:
     """End the task after an error, and translate that."""
     try:
         yield
@@ -306,7 +306,7 @@ class _Answered(Exception):
         self.refused = refused
 
 
-def _records(execution: Execution, task: FileTask, decoder: RecordDecoder) -> Iterator[Record]:
+def _records(execution: AgentCommand, task: FileTask, decoder: RecordDecoder) -> Iterator[Record]:
     """Yield the records as they come.
 
     Raises:
@@ -332,7 +332,7 @@ def _records(execution: Execution, task: FileTask, decoder: RecordDecoder) -> It
             yield record
 
 
-def _await_answer(execution: Execution, task: FileTask) -> None:
+def _await_answer(execution: AgentCommand, task: FileTask) -> None:
     """Wait for the record that answers a `put`. Some of it may have come already."""
     answer = execution.outcome.stdout
     while True:
@@ -348,7 +348,7 @@ def _await_answer(execution: Execution, task: FileTask) -> None:
             _explain_end(execution, task)
 
 
-def _explain_end(execution: Execution, task: FileTask) -> NoReturn:
+def _explain_end(execution: AgentCommand, task: FileTask) -> NoReturn:
     """Raise the error of a task that ended early."""
     outcome = execution.outcome
     if outcome.timed_out:

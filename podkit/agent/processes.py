@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NoReturn
 
-from podkit.agent.commands import CommandRequest, Outcome
-from podkit.agent.execution import StillRunning, why_no_program, why_not_started
+from podkit.agent.agent_command import StillRunning, why_no_program, why_not_started
+from podkit.agent.command_output import Outcome
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.protocol import Failure
 from podkit.agent.runner import Runner, latest
 from podkit.errors import (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from podkit.agent.commands import CommandRequest, Outcome
+from podkit._models.status import ContainerStatus
+from podkit.agent.command_output import Outcome
+from podkit.agent.command_request import CommandRequest
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
-from podkit.core._terms import ContainerStatus
 from podkit.errors import ContainerNotRunning, NotSupported
 
 if TYPE_CHECKING:
-    from podkit.agent.execution import Execution
+    from podkit.agent.agent_command import AgentCommand
 
 GRACE_SECONDS = 1.9
 """How long after a command's timeout an engine has to answer: less than the 2 s by which a call may be late."""
@@ -103,8 +104,8 @@ class Runner(Protocol):
         """
         ...
 
-    def prepare(self, container_id: str, request: CommandRequest, deadline: Deadline) -> Execution:
-        """Return an unsent command for `Execution.start`. Raises as `run` does.
+    def prepare(self, container_id: str, request: CommandRequest, deadline: Deadline) -> AgentCommand:
+        """Return an unsent command for `AgentCommand.start`. Raises as `run` does.
 
         Raises:
             NotSupported: this runner only waits for commands.

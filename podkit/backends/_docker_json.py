@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from podkit._models.status import ContainerStatus
 from podkit.backends.base import ExecSpec, MountSpec, WorkloadInfo, WorkloadRow, WorkloadSpec
-from podkit.core._terms import ContainerStatus
 
 _LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}
 _NO_LOG = {"Type": "none", "Config": {}}

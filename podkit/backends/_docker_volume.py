@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+from podkit._models.identity import Owner, this_owner
+from podkit._models.labels import Label
 from podkit.backends._docker_calls import CONFLICT, MISSING, create_container, put_archive
 from podkit.backends._docker_errors import image_missing
 from podkit.backends._http import Refused, Requests
 from podkit.backends.base import SharedFiles
-from podkit.core import _identity
 from podkit.errors import EngineError, EngineUnavailable, ImageNotFound, NotSupported
 from podkit.utils._deadline import CLEAN_UP_SECONDS, Deadline, held, wait_until
 from podkit.utils._fork import renew_after_fork
@@ -79,8 +80,8 @@ class SharedVolumes:
             "Cmd": [],
             "Labels": {
                 _LABEL: shared.name,
-                _identity.OWNER: _identity.this_owner().to_label(),
-                _identity.ATTEMPT: attempt,
+                Label.OWNER: this_owner().to_label(),
+                Label.ATTEMPT: attempt,
             },
             "HostConfig": {"Mounts": [mount], "NetworkMode": "none"},
         }
@@ -144,7 +145,7 @@ def _find_filler(api: Requests, shared: SharedFiles) -> _Filler | None:
 
 def _is_left(filler: _Filler | None) -> bool:
     """Whether the attempt to fill the volume was given up. False where that is unknown."""
-    owner = _identity.Owner.from_label(filler.labels.get(_identity.OWNER, "")) if filler else None
+    owner = Owner.from_label(filler.labels.get(Label.OWNER, "")) if filler else None
     return filler is None or (owner is not None and owner.alive() is False)
 
 
@@ -167,7 +168,7 @@ def _take_back(api: Requests, shared: SharedFiles, attempt: str) -> None:
     api = api.until(Deadline.after(CLEAN_UP_SECONDS))
     with suppress(Refused, EngineError):
         filler = _find_filler(api, shared)
-        if filler and filler.labels.get(_identity.ATTEMPT) == attempt:
+        if filler and filler.labels.get(Label.ATTEMPT) == attempt:
             _remove(api, filler.id)
             api.ask("DELETE", "volumes", shared.name)
 

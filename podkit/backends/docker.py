@@ -30,9 +30,9 @@ from podkit.backends._docker_json import container_request, exec_request, publis
 from podkit.backends._docker_tmpfs import open_tmpfs
 from podkit.backends._docker_volume import SharedVolumes
 from podkit.backends._endpoint import Endpoint, dial, find_endpoints
-from podkit.backends._frames import FrameReader
+from podkit.backends._exec_stream import ExitCode, SocketStream, open_raw_stream
 from podkit.backends._http import NOT_MODIFIED, HttpClient, Refused, Requests
-from podkit.backends._stream import ExitCode, SocketStream, open_raw_stream
+from podkit.backends._stream_frames import FrameReader
 from podkit.backends.base import (
     ExecSpec,
     ExecStream,

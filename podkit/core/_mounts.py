@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from podkit.agent import binary
+from podkit.agent import agent_program
 from podkit.backends.base import MountSpec
-from podkit.core._checks import check_absolute_path, shown
-from podkit.core._terms import DEFAULT_WORKING_DIR
 from podkit.errors import InvalidInput
+from podkit.utils._checks import check_absolute_path, shown
+from podkit.utils.paths import DEFAULT_WORKING_DIR
 
 if TYPE_CHECKING:
-    from podkit.core._lifecycle import ContainerRecord
+    from podkit.core._record import ContainerRecord
     from podkit.core.models import Mount
 
 _OPTIONS: dict[str, dict[str, type]] = {
@@ -81,7 +81,7 @@ def checked_mounts(made: object, to_engine: Callable[[str], str]) -> list[dict[s
 
 def _checked_target(mount: Mapping[str, Any]) -> str:
     target = check_absolute_path(mount.get("Target"), "a mount's Target")
-    path, agent = PurePosixPath(target), PurePosixPath(binary.DIRECTORY)
+    path, agent = PurePosixPath(target), PurePosixPath(agent_program.DIRECTORY)
     if target == "/":
         raise InvalidInput("a mount's Target is '/': nothing can be mounted over the container's root")
     if path.is_relative_to(agent):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
-from podkit.core._recovery import Remedy, remedy_for
+from podkit.core._remedy import Remedy, remedy_for
 from podkit.errors import ContainerNotFound
 from podkit.utils._deadline import NEVER, held, wait_until
 from podkit.utils._fork import renew_after_fork

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from podkit.agent.execution import Execution, StillRunning
+from podkit.agent.agent_command import AgentCommand, StillRunning
 from podkit.backends.base import Stream
-from podkit.core import _checks
 from podkit.errors import CommandInterrupted, CommandStillRunning, InvalidInput
+from podkit.utils import _checks
 from podkit.utils._deadline import Deadline
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Output(str):
 class CommandInput:
     """The standard input of a running command. One thread may write while another reads the output."""
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: AgentCommand) -> None:
         self._execution = execution
         self.closed = False
 
@@ -84,7 +84,7 @@ class Command:
         stdin: its input.
     """
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: AgentCommand) -> None:
         self._execution = execution
         self._decoders = {stream: codecs.getincrementaldecoder("utf-8")("replace") for stream in Stream}
         self.stdin = CommandInput(execution)

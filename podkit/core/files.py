@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal, Protocol, TypeVar
 
-from podkit.agent.file_tasks import printable
+from podkit.agent.file_records import Entry
+from podkit.agent.file_requests import printable
 from podkit.agent.files import READ_LIMIT_BYTES, ContainerFiles, Progress
-from podkit.agent.records import Entry
 from podkit.agent.runner import latest
-from podkit.core import _checks
-from podkit.core._checks import StrPath
 from podkit.errors import FileError, FileMissing, InvalidInput, NotADirectory, NotText
+from podkit.utils import _checks
+from podkit.utils._checks import StrPath
 from podkit.utils._deadline import NEVER, Deadline
 from podkit.utils.paths import resolve_container_path, resolve_file_path
 
@@ -367,10 +367,12 @@ class SessionFiles:
         inside = resolve_container_path(path) if is_directory else resolve_file_path(path)
         seconds, who = _checks.check_timeout(timeout), _user(user)
         _check_progress(progress)
-        from podkit.agent import transfers  # late: few programs move directories
+        from podkit.agent import file_transfers  # late: few programs move directories
 
         self._use(
-            lambda files, id: transfers.upload(files, id, source, inside, user=who, timeout=seconds, progress=progress),
+            lambda files, id: file_transfers.upload(
+                files, id, source, inside, user=who, timeout=seconds, progress=progress
+            ),
             latest(seconds),
         )
         return Path(inside)
@@ -420,10 +422,10 @@ class SessionFiles:
         target = Path(text)
         _check_progress(progress)
         most, names = _checks.check_size(max_bytes, "max_bytes"), _checks.check_count(max_files, "max_files")
-        from podkit.agent import transfers  # late: see `upload`
+        from podkit.agent import file_transfers  # late: see `upload`
 
         done = self._use(
-            lambda files, id: transfers.download(
+            lambda files, id: file_transfers.download(
                 files,
                 id,
                 inside,

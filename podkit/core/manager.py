@@ -14,32 +14,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from podkit.agent import binary
-from podkit.agent.agent_exec import AgentExec
-from podkit.agent.commands import CommandRequest, TextCallback
+from podkit._models import lazy as models
+from podkit._models.identity import Identity, this_owner
+from podkit._models.labels import Label
+from podkit._models.status import ContainerStatus
+from podkit.agent import agent_program
+from podkit.agent.agent_runner import AgentRunner
+from podkit.agent.command_output import TextCallback
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.files import ContainerFiles
 from podkit.agent.processes import ContainerProcesses
 from podkit.agent.runner import Runner, latest
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
-from podkit.core import _identity, _lifecycle
-from podkit.core import _late as models
-from podkit.core._checks import (
-    CommandLike,
-    StrPath,
-    check_absolute_path,
-    check_content,
-    check_path_text,
-    check_prefix,
-    shown,
-)
-from podkit.core._identity import Identity
-from podkit.core._lifecycle import ContainerRecord
+from podkit.core import _creation
 from podkit.core._mounts import checked_mounts, directories_to_open, mount_spec, mount_to_dict
-from podkit.core._parent import parent_networks, parent_workload, seen_by_engine
-from podkit.core._request import Request
+from podkit.core._own_container import parent_networks, parent_workload, seen_by_engine
+from podkit.core._record import ContainerRecord, config_to_label, read_record
+from podkit.core._requested_config import Request
 from podkit.core._restarts import RESTART_SECONDS, Restarts
-from podkit.core._spec import workload_spec
-from podkit.core._terms import DEFAULT_WORKING_DIR, ContainerStatus, utc_now
+from podkit.core._startup import wait_until_up
+from podkit.core._workload_spec import workload_spec
 from podkit.core._workspace import WorkspaceWatch
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
@@ -53,10 +47,21 @@ from podkit.errors import (
     PathNotMapped,
     PodkitError,
 )
-from podkit.utils import _hostfs
+from podkit.utils._checks import (
+    CommandLike,
+    StrPath,
+    check_absolute_path,
+    check_content,
+    check_path_text,
+    check_prefix,
+    shown,
+)
+from podkit.utils._clock import utc_now
 from podkit.utils._deadline import CLEAN_UP_SECONDS
 from podkit.utils._fork import renew_after_fork
+from podkit.utils._workspace_dirs import drop_empty_workspace, make_workspace, remove_tree
 from podkit.utils.paths import (
+    DEFAULT_WORKING_DIR,
     WORKSPACES,
     container_to_host_path,
     get_workspace_path,
@@ -112,7 +117,7 @@ class BaseContainerManager(ABC):
         self.event_handler = event_handler or PodkitEventHandler()
         self.restarts = Restarts(backend)
         self._workspaces = WorkspaceWatch()
-        self._runner: Runner = AgentExec(backend, self.restarts)
+        self._runner: Runner = AgentRunner(backend, self.restarts)
         self._files = ContainerFiles(self._runner)
         self._processes = ContainerProcesses(self._runner)
         self._why_no_agent: str | None = None
@@ -212,11 +217,11 @@ class BaseContainerManager(ABC):
         deadline: Deadline | None,
     ) -> ContainerRecord:
         labels = identity.labels | {
-            _identity.OWNER: _identity.this_owner().to_label(),
-            _identity.CONFIG: _identity.config_to_label(config),
-            _identity.REQUESTED: requested.to_label(),
-            _identity.WORKSPACE: workspace,
-            _identity.MOUNTS: json.dumps(mounts, separators=(",", ":")),
+            Label.OWNER: this_owner().to_label(),
+            Label.CONFIG: config_to_label(config),
+            Label.REQUESTED: requested.to_label(),
+            Label.WORKSPACE: workspace,
+            Label.MOUNTS: json.dumps(mounts, separators=(",", ":")),
         }
         specs, networks = [mount_spec(mount) for mount in mounts], self._networks(config, deadline)
 
@@ -242,10 +247,10 @@ class BaseContainerManager(ABC):
                 self._never_started[id] = spec.attachable
 
         while True:
-            agent = self._why_no_agent or binary.shared_files() or binary.WHY_NONE
+            agent = self._why_no_agent or agent_program.shared_files() or agent_program.WHY_NONE
             spec = workload_spec(identity.name, config, labels, specs, networks, agent)
             try:
-                id, adopted = _lifecycle.get_or_create(self.backend, identity, spec, pulling, made, deadline=deadline)
+                id, adopted = _creation.get_or_create(self.backend, identity, spec, pulling, made, deadline=deadline)
                 break
             except NotSupported as exc:
                 if isinstance(agent, str):
@@ -299,8 +304,8 @@ class BaseContainerManager(ABC):
         # a container that lives, such as one with another configuration, may have it mounted
         deadline = Deadline.after(CLEAN_UP_SECONDS)
         with suppress(PodkitError):
-            if directory and not _lifecycle.exists(self.backend, identity.name, deadline=deadline):
-                _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
+            if directory and not _creation.exists(self.backend, identity.name, deadline=deadline):
+                drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
     def start_container(self, container_id: str, config: ContainerConfig, *, deadline: Deadline | None = None) -> None:
         """Start a container and see that it stays up. One that runs is no error.
@@ -363,7 +368,7 @@ class BaseContainerManager(ABC):
     ) -> None:
         start(container_id, deadline=deadline)
         self._watch_workspace(container_id)
-        _lifecycle.wait_until_up(self.backend, container_id, config, deadline=deadline)
+        wait_until_up(self.backend, container_id, config, deadline=deadline)
 
     # --- a workspace that was removed behind podkit's back ------------------------------------------------
 
@@ -415,10 +420,10 @@ class BaseContainerManager(ABC):
             NameTaken: what has its name is not this session's.
         """
         identity = Identity.of(self.container_prefix, user_id, session_id)
-        wanted = {_identity.WORKSPACE: self._workspace_label(identity, deadline)}
+        wanted: dict[str, str] = {Label.WORKSPACE: self._workspace_label(identity, deadline)}
         if config is not None:
-            wanted[_identity.REQUESTED] = Request.of(models.check_config(config).checked_copy()).to_label()
-        info = _lifecycle.find(self.backend, identity, wanted, deadline=deadline)
+            wanted[Label.REQUESTED] = Request.of(models.check_config(config).checked_copy()).to_label()
+        info = _creation.find(self.backend, identity, wanted, deadline=deadline)
         return self._hold(info) if info else None
 
     def get_container_status(self, container_id: str, *, deadline: Deadline | None = None) -> ContainerStatus:
@@ -464,7 +469,7 @@ class BaseContainerManager(ABC):
     def remove_session_container(self, user_id: str, session_id: str) -> None:
         """Remove the session's container, whatever its configuration. A missing one is no error."""
         identity = Identity.of(self.container_prefix, user_id, session_id)
-        if info := _lifecycle.find(self.backend, identity, {}):
+        if info := _creation.find(self.backend, identity, {}):
             self.remove_container(info.id)
 
     def remove_workspace(self, user_id: str, session_id: str) -> None:
@@ -474,8 +479,8 @@ class BaseContainerManager(ABC):
             FileError: something in it belongs to another user: `empty_workspace` removes that from the inside.
         """
         if directory := self.get_data_dir(user_id, session_id):
-            _hostfs.remove_tree(directory)
-            _hostfs.drop_empty_workspace(directory, _WORKSPACE_PARENTS)
+            remove_tree(directory)
+            drop_empty_workspace(directory, _WORKSPACE_PARENTS)
 
     def cleanup_all(self) -> None:
         """Remove every container of this manager. Missing ones are no error.
@@ -671,7 +676,7 @@ class BaseContainerManager(ABC):
 
     def _hold(self, info: WorkloadInfo) -> ContainerRecord:
         """Keep the record of a container that was found."""
-        record = _lifecycle.read_record(info)
+        record = read_record(info)
         with self._lock:
             self._records[record.id] = record
             if info.started_at is None:
@@ -723,7 +728,7 @@ class SimpleContainerManager(BaseContainerManager):
             }
             return [workspace, *mounts]
         if directory := self.get_data_dir(user_id, session_id):
-            _hostfs.make_workspace(directory, _WORKSPACE_PARENTS)
+            make_workspace(directory, _WORKSPACE_PARENTS)
             source = directory
             if self.workspace_base_host:
                 source = get_workspace_path(self.workspace_base_host, user_id, session_id)

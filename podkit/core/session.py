@@ -9,17 +9,18 @@ from datetime import datetime
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from podkit.agent.commands import CommandRequest, TextCallback
+from podkit._models import lazy as models
+from podkit._models.identity import Identity
+from podkit._models.status import ContainerStatus
+from podkit.agent.command_output import TextCallback
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.runner import latest, paused
 from podkit.backends.base import Deadline
-from podkit.core import _late as models
-from podkit.core._checks import CommandLike, StrPath, check_content
-from podkit.core._identity import Identity
-from podkit.core._lifecycle import WITHOUT_CONFIG, another_configuration, conflict, failed_to_start
-from podkit.core._recovery import Remedy, ended_by_itself, reason, remedy_for
-from podkit.core._request import Request
-from podkit.core._table import BUSY, SessionEntry, SessionTable
-from podkit.core._terms import ContainerStatus, utc_now
+from podkit.core._creation import WITHOUT_CONFIG, another_configuration, conflict
+from podkit.core._remedy import Remedy, ended_by_itself, reason, remedy_for
+from podkit.core._requested_config import Request
+from podkit.core._session_table import BUSY, SessionEntry, SessionTable
+from podkit.core._startup import failed_to_start
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.files import as_text
@@ -34,6 +35,8 @@ from podkit.errors import (
     SessionConflict,
     SessionNotFound,
 )
+from podkit.utils._checks import CommandLike, StrPath, check_content
+from podkit.utils._clock import utc_now
 from podkit.utils._deadline import NEVER, held, tried
 from podkit.utils.paths import resolve_container_path, resolve_file_path
 

@@ -6,8 +6,8 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 
-from podkit.core._checks import check_timeout
 from podkit.errors import InvalidInput
+from podkit.utils._checks import check_timeout
 from podkit.utils._deadline import Deadline
 from podkit.utils._fork import renew_after_fork
 

@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 
 from podkit.backends.base import WorkloadInfo
-from podkit.core._recovery import Remedy, reason, remedy_for
+from podkit.core._remedy import Remedy, reason, remedy_for
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import SessionCare
 from podkit.errors import PodkitError

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from podkit._models.identity import Identity, Owner
+from podkit._models.labels import Label
+from podkit._models.status import ContainerStatus
 from podkit.backends.base import Backend, WorkloadInfo
-from podkit.core import _identity
-from podkit.core._checks import check_age, check_prefix
-from podkit.core._terms import ContainerStatus, utc_now
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.errors import ContainerNotFound, InvalidInput, PodkitError
 from podkit.monitors.base import BaseThreadMonitor
+from podkit.utils._checks import check_age, check_prefix
+from podkit.utils._clock import utc_now
 
 UNSTARTED_SECONDS = 60.0
 """How old a container that was never started must be, at least: a younger one may be just being made."""
@@ -55,7 +57,7 @@ class OrphanContainerCleaner(BaseThreadMonitor):
 
     def _cleanup_orphans(self) -> None:
         """Run one round in the caller's thread."""
-        labels = [f"{_identity.PREFIX}={self.container_prefix}"]
+        labels = [f"{Label.PREFIX}={self.container_prefix}"]
         for row in self.backend.list_workloads({"label": labels}):
             if self.stopping:
                 return
@@ -82,7 +84,7 @@ class OrphanContainerCleaner(BaseThreadMonitor):
 
     def _is_ours(self, info: WorkloadInfo) -> bool:
         try:
-            identity = _identity.Identity.read(info.labels)
+            identity = Identity.read(info.labels)
         except InvalidInput as exc:
             why = str(exc)
         else:
@@ -102,6 +104,6 @@ def age_seconds(info: WorkloadInfo, now: datetime) -> float | None:
     if info.status is not ContainerStatus.CREATING or info.created_at is None:
         return None
     age = (now - info.created_at).total_seconds()
-    owner = _identity.Owner.from_label(info.labels.get(_identity.OWNER, ""))
+    owner = Owner.from_label(info.labels.get(Label.OWNER, ""))
     abandoned = owner is not None and owner.alive() is False
     return age if abandoned or age >= UNSTARTED_SECONDS else None

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from podkit.core._checks import CommandLike
+from podkit.utils._checks import CommandLike
 
 NAME_MAX_BYTES = 200
 

@@ -10,17 +10,17 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from typing import Literal, Protocol, Self, TypeVar, get_args
 
-from podkit.agent.commands import CommandRequest
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.processes import PROCESSES_MAX, ContainerProcesses, Left, Row
 from podkit.agent.runner import latest
-from podkit.core import _checks
-from podkit.core._checks import CommandLike, StrPath
 from podkit.core.command import check_signal
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted, InvalidInput, PodkitError, ProcessNotFound, ProcessStillRunning
 from podkit.processes._names import NAME_MAX_BYTES, default_name, is_name
 from podkit.processes.models import LogPiece, Process, ProcessStatus, bring_up_to_date, to_note, to_process, vanish
+from podkit.utils import _checks
+from podkit.utils._checks import CommandLike, StrPath
 from podkit.utils._deadline import NEVER, Deadline
 from podkit.utils._fork import renew_after_fork
 

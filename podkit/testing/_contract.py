@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from podkit._models.status import ContainerStatus
 from podkit.backends.base import Backend, Chunk, ExecSpec, ExecStream, NotStarted, SharedFiles, Stream, WorkloadSpec
-from podkit.core._profiles import STANDARD_CAPABILITIES
-from podkit.core._terms import ContainerStatus
+from podkit.core._capabilities import STANDARD_CAPABILITIES
 from podkit.errors import PodkitError
 from podkit.utils._deadline import Deadline, wait_until
 

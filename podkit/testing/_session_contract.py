@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from podkit._models.identity import Identity
 from podkit.backends.base import Backend
-from podkit.core._identity import Identity
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus
 from podkit.core.session import BaseSessionManager

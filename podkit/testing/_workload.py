@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from podkit._models.status import ContainerStatus
 from podkit.backends.base import (
     Chunk,
     Deadline,
@@ -19,7 +20,6 @@ from podkit.backends.base import (
     WorkloadRow,
     WorkloadSpec,
 )
-from podkit.core._terms import ContainerStatus
 from podkit.errors import (
     ContainerError,
     ContainerFailedToStart,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from podkit._models.status import ContainerStatus
 from podkit.backends.base import Backend, ExecSpec, MountSpec, SharedFiles, WorkloadSpec
-from podkit.core._terms import ContainerStatus
 from podkit.errors import (
     ContainerError,
     ContainerFailedToStart,

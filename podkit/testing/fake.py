@@ -25,6 +25,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from podkit._models.status import ContainerStatus
 from podkit.backends.base import (
     Deadline,
     ExecSpec,
@@ -35,7 +36,6 @@ from podkit.backends.base import (
     WorkloadSpec,
     matches,
 )
-from podkit.core._terms import ContainerStatus
 from podkit.errors import (
     ContainerError,
     ContainerNotFound,

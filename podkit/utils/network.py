@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from podkit.backends._registry import default_backend
-from podkit.core._parent import parent_networks, parent_workload
+from podkit.backends._default_backend import default_backend
+from podkit.core._own_container import own_container_candidates, parent_networks, parent_workload
 from podkit.errors import EngineUnavailable
-from podkit.utils._container import own_container_candidates
 
 
 def get_parent_container_networks() -> list[str]:

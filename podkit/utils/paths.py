@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path, PurePath, PurePosixPath
 
-from podkit.core import _checks
-from podkit.core._identity import workspace_component
-from podkit.core._terms import DEFAULT_WORKING_DIR
 from podkit.errors import IsADirectory, PathEscape, PathNotMapped
-from podkit.utils import _hostfs
+from podkit.utils import _checks, _host_files
+from podkit.utils._naming import workspace_component
 
+DEFAULT_WORKING_DIR = "/workspace"
 WORKSPACES = "workspaces"
 
 
@@ -130,7 +129,7 @@ def write_to_mounted_path(
     inside = resolve_file_path(container_path)
     host = to_host_path(Path(inside))
     root = _mount_root(inside, host, to_host_path)
-    _hostfs.write_file(root, host.relative_to(root), data)
+    _host_files.write_file(root, host.relative_to(root), data)
     return Path(inside)
 
 

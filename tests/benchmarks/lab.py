@@ -17,8 +17,8 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 
 from podkit import SessionProxy, get_docker_session
+from podkit._models.config import ContainerConfig, default_image
 from podkit.backends.docker import DockerBackend
-from podkit.core.models import ContainerConfig, default_image
 
 LABEL = "podkit-benchmark"
 COMMAND = ["true"]

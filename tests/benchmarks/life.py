@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tempfile import TemporaryDirectory
 
 from podkit import SessionProxy
-from podkit.core.models import default_image
+from podkit._models.config import default_image
 from tests.benchmarks.lab import LABEL, Lab, exec_run, run
 from tests.benchmarks.measure import Measurement, by_turns, milliseconds
 

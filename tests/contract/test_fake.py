@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
+from podkit._models.config import default_image
 from podkit.backends.base import Chunk, Stream
-from podkit.core.models import default_image
 from podkit.testing import Background, FakeBackend, IgnoreSigterm, Invocation, Pause, Program, Reply, Steps, suite
 
 

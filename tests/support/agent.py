@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from podkit.agent import binary
+from podkit.agent import agent_program
 from podkit.agent.channel import Channel
 from podkit.backends.base import Chunk, Stream
 from podkit.errors import EngineTimeout, EngineUnavailable
@@ -35,7 +35,7 @@ class ProcessStream:
 
     def __init__(self, *arguments: str, program: Path | None = None) -> None:
         self.process = subprocess.Popen(
-            [program or binary.file_for(), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [program or agent_program.file_for(), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

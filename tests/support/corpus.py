@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from podkit.agent.commands import CommandRequest
+from podkit.agent.command_request import CommandRequest
+from podkit.agent.file_records import PIECE_BYTES, Entry, Mark, Refusal, encode_data_header, encode_entry, encode_mark
 from podkit.agent.protocol import DATA_MAX, Failure, FromAgent, StartFlag, ToAgent, encode, encode_number, encode_start
-from podkit.agent.records import PIECE_BYTES, Entry, Mark, Refusal, encode_data_header, encode_entry, encode_mark
 from podkit.backends.base import Chunk
 from podkit.utils._deadline import Deadline
 from tests.support import frames

@@ -15,9 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from podkit.agent.call import WINDOW_BYTES, Call
 from podkit.agent.channel import Channel, ChannelBroken
-from podkit.agent.commands import CommandRequest
+from podkit.agent.channel_call import WINDOW_BYTES, Call
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.protocol import DATA_MAX, PROTOCOL, FromAgent, StartFlag, ToAgent, encode, encode_number, encode_start
 from podkit.errors import EngineTimeout
 from podkit.utils._deadline import Deadline

@@ -11,7 +11,8 @@ from typing import Any
 import docker
 from docker.errors import APIError
 
-from podkit.core import _identity
+from podkit._models.identity import Owner, this_owner
+from podkit._models.labels import Label
 
 LABEL = "pt.run"
 """On what the tests make without podkit; its value is the run's id."""
@@ -42,12 +43,12 @@ class Run:
         names = [name.removeprefix("/") for name in row.get("Names") or [row.get("Name", "")]]
         if any(name.startswith(self.prefix) for name in names):
             return True
-        if labels.get(LABEL) == self.id or labels.get(_identity.PREFIX, "").startswith(self.prefix):
+        if labels.get(LABEL) == self.id or labels.get(Label.PREFIX, "").startswith(self.prefix):
             return True
-        if _identity.SCHEMA not in labels:
+        if Label.SCHEMA not in labels:
             return False
-        owner = _identity.Owner.from_label(labels.get(_identity.OWNER, ""))
-        from_here = owner is not None and owner.host == _identity.this_owner().host
+        owner = Owner.from_label(labels.get(Label.OWNER, ""))
+        from_here = owner is not None and owner.host == this_owner().host
         return self.id in json.dumps(row) or (from_here and (self.has_host or owner.pid in self.pids))
 
 

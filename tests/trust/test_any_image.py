@@ -10,7 +10,7 @@ from io import BytesIO
 import pytest
 
 from podkit import SessionProxy
-from podkit.agent import binary
+from podkit.agent import agent_program
 from podkit.backends.docker import DockerBackend
 from podkit.core.models import Mount
 from podkit.errors import InvalidInput, NotSupported
@@ -28,7 +28,7 @@ def static_image(backend: DockerBackend) -> Iterator[str]:
     """An image with nothing but one static program, which says how it is used and ends with 64."""
     content = BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
-        program = binary.file_for().read_bytes()
+        program = agent_program.file_for().read_bytes()
         entry = tarfile.TarInfo("hello")
         entry.size, entry.mode = len(program), 0o755
         archive.addfile(entry, BytesIO(program))

@@ -10,9 +10,9 @@ import uuid
 import pytest
 
 from podkit import get_docker_session
-from podkit.agent.call import Call
 from podkit.agent.channel import ChannelBroken
-from podkit.agent.links import Links
+from podkit.agent.channel_call import Call
+from podkit.agent.channel_pool import ChannelPool
 from podkit.backends.docker import DockerBackend
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig
@@ -59,7 +59,7 @@ def test_a_channel_says_farewell_at_the_end_of_the_lifetime(open_session: OpenSe
     session = open_session(ContainerConfig(container_lifetime_seconds=2))
     backend = DockerBackend()
     backend.connect()
-    links = Links(backend)
+    links = ChannelPool(backend)
     link = links.get(container_of(session), None, soon())
     assert link is not None
     with pytest.raises(ChannelBroken) as caught:

@@ -36,12 +36,7 @@ from podkit.monitors.orphans import OrphanContainerCleaner
 from podkit.processes import LogPiece, Process, ProcessManager, ProcessStatus
 from podkit.testing import FakeBackend
 from podkit.utils.network import get_parent_container_networks
-from podkit.utils.paths import (
-    container_to_host_path,
-    get_workspace_path,
-    host_to_container_path,
-    write_to_mounted_path,
-)
+from podkit.utils.paths import container_to_host_path, get_workspace_path, host_to_container_path, write_to_mounted_path
 
 
 def top_level() -> None:

@@ -1,5 +1,5 @@
 /* What the parts of background processes share: keepers (keeper.c), what is asked of them (background.c), their
- * directories (places.c), what they print (logs.c) and what they listen on (ports.c).
+ * directories (process_directories.c), what they print (logs.c) and what they listen on (ports.c).
  *
  * Each process has a directory of its own, which only the agent's user may enter:
  *

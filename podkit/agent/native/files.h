@@ -1,4 +1,4 @@
-/* What the two parts for files share: files.c, and put.c for what comes into the container. */
+/* What the two parts for files share: files.c, and file_writes.c for what comes into the container. */
 #ifndef PODKIT_AGENT_FILES_H
 #define PODKIT_AGENT_FILES_H
 

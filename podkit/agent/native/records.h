@@ -1,4 +1,4 @@
-/* What a built-in part for files says to the host and hears of it: records. podkit/agent/records.py is the other side.
+/* What a built-in part for files says to the host and hears of it: records. podkit/agent/file_records.py is the other side.
  *
  *   ENTRY    struct entry, then a path below the one that was asked for ("" for that itself) and the text of a link,
  *            each ended by a NUL

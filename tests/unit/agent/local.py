@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from podkit.agent.agent_command import AgentCommand, Place, Silence
 from podkit.agent.channel import Channel, ChannelBroken
-from podkit.agent.commands import CommandRequest, Outcome
-from podkit.agent.execution import Execution, Place, Silence
+from podkit.agent.command_output import Outcome
+from podkit.agent.command_request import CommandRequest
 from podkit.backends.base import Deadline
 from podkit.errors import CommandInterrupted, EngineTimeout
 from tests.support.agent import SECONDS, ProcessStream, soon
@@ -36,8 +37,8 @@ class LocalCommands:
         self.channel = Channel(stream)
         self.channel.greet(soon())
 
-    def prepare(self, container_id: str, request: CommandRequest, what: str) -> Execution:
-        return Execution(self.channel, request, Place("", "/", home=False), _NoRecovery())
+    def prepare(self, container_id: str, request: CommandRequest, what: str) -> AgentCommand:
+        return AgentCommand(self.channel, request, Place("", "/", home=False), _NoRecovery())
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from podkit.agent.call import WINDOW_BYTES, Call
 from podkit.agent.channel import Channel, ChannelBroken
-from podkit.agent.commands import CommandRequest
+from podkit.agent.channel_call import WINDOW_BYTES, Call
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.protocol import DATA_MAX, INPUT_WINDOW, PROTOCOL, EndFlag, FromAgent, StartFlag, ToAgent
 from podkit.backends.base import Stream
 from podkit.errors import EngineTimeout, InvalidInput

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from podkit.agent import file_scripts as scripts
-from podkit.agent.agent_exec import AgentExec
+from podkit.agent.agent_runner import AgentRunner
 from podkit.agent.files import ContainerFiles
 from podkit.core._restarts import Restarts
 from podkit.errors import (
@@ -49,7 +49,7 @@ def id(fake: FakeBackend) -> str:
 
 @pytest.fixture
 def files(fake: FakeBackend) -> ContainerFiles:
-    return ContainerFiles(AgentExec(fake, Restarts(fake)))
+    return ContainerFiles(AgentRunner(fake, Restarts(fake)))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff bytes", b"x" * (1 << 20)])

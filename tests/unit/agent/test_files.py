@@ -18,11 +18,11 @@ from typing import cast
 
 import pytest
 
-from podkit.agent.file_tasks import FileTask
+from podkit.agent.file_records import Entry, encode_data_header, encode_entry
+from podkit.agent.file_requests import FileTask
+from podkit.agent.file_transfers import Received, download, upload
 from podkit.agent.files import ContainerFiles
-from podkit.agent.records import Entry, encode_data_header, encode_entry
 from podkit.agent.runner import Runner
-from podkit.agent.transfers import Received, download, upload
 from podkit.errors import (
     CommandInterrupted,
     FileDenied,

@@ -11,9 +11,9 @@ from typing import cast
 
 import pytest
 
+from podkit.agent.file_transfers import download, upload
 from podkit.agent.files import ContainerFiles
 from podkit.agent.runner import Runner
-from podkit.agent.transfers import download, upload
 from podkit.errors import CommandInterrupted, FileError, PathEscape, TooManyFiles
 from tests.support.waiting import within
 from tests.unit.agent import hostile

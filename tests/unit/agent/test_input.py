@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from podkit.agent.commands import CommandRequest
-from podkit.agent.execution import Execution
+from podkit.agent.agent_command import AgentCommand
+from podkit.agent.command_request import CommandRequest
 from tests.support.agent import soon
 from tests.support.waiting import within
 from tests.unit.agent.local import LocalCommands, local_commands
@@ -19,19 +19,19 @@ def commands() -> Iterator[LocalCommands]:
         yield found
 
 
-def begun(commands: LocalCommands, *argv: str, timeout: float | None = None) -> Execution:
+def begun(commands: LocalCommands, *argv: str, timeout: float | None = None) -> AgentCommand:
     request = CommandRequest(argv=argv, input=b"", timeout=timeout)
     execution = commands.prepare("here", request, "a test")
     execution.start(soon())
     return execution
 
 
-def write_for_ever(execution: Execution) -> None:
+def write_for_ever(execution: AgentCommand) -> None:
     while True:
         execution.write(bytes(1 << 20))
 
 
-def take_all(execution: Execution) -> None:
+def take_all(execution: AgentCommand) -> None:
     while execution.take() is not None:
         pass
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from podkit.agent import binary
-from podkit.agent.call import WINDOW_BYTES, Call
+from podkit.agent import agent_program
 from podkit.agent.channel import Channel, ChannelBroken
-from podkit.agent.commands import CommandRequest
+from podkit.agent.channel_call import WINDOW_BYTES, Call
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.protocol import DATA_MAX, IN_WANT, INPUT_WINDOW, EndFlag, Failure, StartFlag, ToAgent, encode
 from podkit.backends.base import Stream
 from podkit.utils._deadline import Deadline
@@ -393,11 +393,11 @@ def test_an_idle_channel_takes_no_time_and_little_memory(channel: Channel) -> No
 
 @pytest.mark.parametrize("arguments", [["sleep", "x"], ["sleep", "-1"], ["channel", ""], ["channel"], ["other"], []])
 def test_arguments_that_make_no_sense_are_refused(arguments: list[str]) -> None:
-    assert subprocess.run([binary.file_for(), *arguments], check=False, capture_output=True).returncode == 64
+    assert subprocess.run([agent_program.file_for(), *arguments], check=False, capture_output=True).returncode == 64
 
 
 def test_a_channel_that_lacks_what_another_one_may_get_ends_with_a_code_of_its_own() -> None:
-    limited = ["sh", "-c", 'ulimit -n 3; exec "$0" channel 60', binary.file_for()]
+    limited = ["sh", "-c", 'ulimit -n 3; exec "$0" channel 60', agent_program.file_for()]
     ended = subprocess.run(limited, check=False, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr.startswith(b"signalfd4: ")) == (IN_WANT, b"", True)
 

@@ -11,12 +11,12 @@ from typing import cast
 
 import pytest
 
-from podkit.agent.commands import CommandRequest
-from podkit.agent.execution import Execution
+from podkit.agent.agent_command import AgentCommand
+from podkit.agent.command_request import CommandRequest
+from podkit.agent.file_records import Entry, Mark, encode_entry, encode_mark
+from podkit.agent.file_transfers import upload
 from podkit.agent.files import ContainerFiles
-from podkit.agent.records import Entry, Mark, encode_entry, encode_mark
 from podkit.agent.runner import Runner
-from podkit.agent.transfers import upload
 from podkit.errors import FileError
 from tests.unit.agent.local import LocalCommands, local_commands
 
@@ -35,7 +35,7 @@ class Instead:
     def __init__(self, commands: LocalCommands, *argv: str) -> None:
         self._commands, self._argv = commands, argv
 
-    def prepare(self, container_id: str, request: CommandRequest, what: str) -> Execution:
+    def prepare(self, container_id: str, request: CommandRequest, what: str) -> AgentCommand:
         return self._commands.prepare(container_id, CommandRequest(argv=self._argv, max_output_bytes=0), what)
 
 

@@ -7,13 +7,7 @@ from typing import Any
 
 import pytest
 
-from podkit.backends._docker_json import (
-    container_request,
-    exec_request,
-    published_ports,
-    workload_info,
-    workload_row,
-)
+from podkit.backends._docker_json import container_request, exec_request, published_ports, workload_info, workload_row
 from podkit.backends.base import ExecSpec, MountSpec, SharedFiles
 from podkit.core.models import ContainerStatus
 from tests.unit.support import make_spec

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from podkit.core._checks import shown
 from podkit.core.command import Output, check_signal
 from podkit.errors import InvalidInput
+from podkit.utils._checks import shown
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda output: pickle.loads(pickle.dumps(output))])

@@ -10,13 +10,7 @@ import pytest
 
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, Mount
-from podkit.errors import (
-    ContainerNotRunning,
-    FileMissing,
-    InvalidInput,
-    IsADirectory,
-    PodkitError,
-)
+from podkit.errors import ContainerNotRunning, FileMissing, InvalidInput, IsADirectory, PodkitError
 from podkit.testing import FakeBackend
 from tests.unit.support import PATHS_THAT_LEAVE, PREFIX
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from podkit.core._recovery import Remedy, remedy_for
+from podkit.core._remedy import Remedy, remedy_for
 from podkit.core._restarts import Restarts
 from podkit.core.models import ContainerStatus as S
 from podkit.errors import ContainerNotFound, EngineTimeout, EngineUnavailable, SessionBusy

@@ -11,12 +11,7 @@ import pytest
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus
 from podkit.core.session import BaseSessionManager
-from podkit.errors import (
-    EngineError,
-    NotText,
-    SessionConflict,
-    SessionNotFound,
-)
+from podkit.errors import EngineError, NotText, SessionConflict, SessionNotFound
 from podkit.testing import FakeBackend
 from tests.unit.support import CANARY, PREFIX, Recorder, another, everything_said, inspected, names_on
 

@@ -12,13 +12,7 @@ import pytest
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus
 from podkit.core.session import BaseSessionManager
-from podkit.errors import (
-    CommandInterrupted,
-    ContainerError,
-    PodkitError,
-    SessionConflict,
-    SessionNotFound,
-)
+from podkit.errors import CommandInterrupted, ContainerError, PodkitError, SessionConflict, SessionNotFound
 from podkit.testing import FakeBackend
 from tests.support.waiting import within
 from tests.unit.support import Recorder, another, at_once, inspected, names_on

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from podkit.core import models
+from podkit._models import session as session_model
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus, Session
 from podkit.core.session import BaseSessionManager
@@ -133,7 +133,7 @@ def test_no_active_session_goes_when_the_clock_jumps(
     sessions: BaseSessionManager, session: Session, monkeypatch: pytest.MonkeyPatch, days: float
 ) -> None:
     # the wall clock is replaced in its module: a session has no seam for it
-    monkeypatch.setattr(models, "utc_now", lambda: datetime.now(UTC) + timedelta(days=days))
+    monkeypatch.setattr(session_model, "utc_now", lambda: datetime.now(UTC) + timedelta(days=days))
     assert expired(sessions) == []
 
 
@@ -141,7 +141,7 @@ def test_a_clock_that_stands_still_removes_no_active_session(
     sessions: BaseSessionManager, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     still = datetime.now(UTC)
-    monkeypatch.setattr(models, "utc_now", lambda: still)
+    monkeypatch.setattr(session_model, "utc_now", lambda: still)
     sessions.update_session_activity("bob", "1")
     assert expired(sessions) == []
 

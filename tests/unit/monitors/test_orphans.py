@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from podkit._models.identity import Identity, this_owner
+from podkit._models.labels import Label
 from podkit.backends.base import WorkloadInfo
-from podkit.core import _identity
-from podkit.core._identity import Identity
 from podkit.core.models import ContainerStatus
 from podkit.core.session import BaseSessionManager
 from podkit.errors import EngineError, InvalidInput
@@ -20,9 +20,9 @@ from podkit.testing import FakeBackend
 from tests.unit.support import MOMENT, PREFIX, Recorder, at_once, inspected, make_info, make_spec, names_on
 
 S = ContainerStatus
-DEAD_OWNER = replace(_identity.this_owner(), started="1").to_label()
-LIVING_OWNER = _identity.this_owner().to_label()
-ELSEWHERE = replace(_identity.this_owner(), host="elsewhere").to_label()
+DEAD_OWNER = replace(this_owner(), started="1").to_label()
+LIVING_OWNER = this_owner().to_label()
+ELSEWHERE = replace(this_owner(), host="elsewhere").to_label()
 
 
 def at(seconds: float) -> Any:
@@ -43,10 +43,10 @@ AGES: dict[str, tuple[WorkloadInfo, float | None]] = {
     "just being made": (make_info(status=S.CREATING, created_at=at(5), started_at=None), None),
     "made long ago": (make_info(status=S.CREATING, created_at=at(UNSTARTED_SECONDS + 1)), UNSTARTED_SECONDS + 1),
     "made at an unknown time": (make_info(status=S.CREATING, created_at=None), None),
-    "made by who died": (make_info(status=S.CREATING, created_at=at(5), labels={_identity.OWNER: DEAD_OWNER}), 5.0),
-    "made by who lives": (make_info(status=S.CREATING, created_at=at(5), labels={_identity.OWNER: LIVING_OWNER}), None),
-    "made elsewhere": (make_info(status=S.CREATING, created_at=at(5), labels={_identity.OWNER: ELSEWHERE}), None),
-    "made by who knows": (make_info(status=S.CREATING, created_at=at(5), labels={_identity.OWNER: "{"}), None),
+    "made by who died": (make_info(status=S.CREATING, created_at=at(5), labels={Label.OWNER: DEAD_OWNER}), 5.0),
+    "made by who lives": (make_info(status=S.CREATING, created_at=at(5), labels={Label.OWNER: LIVING_OWNER}), None),
+    "made elsewhere": (make_info(status=S.CREATING, created_at=at(5), labels={Label.OWNER: ELSEWHERE}), None),
+    "made by who knows": (make_info(status=S.CREATING, created_at=at(5), labels={Label.OWNER: "{"}), None),
 }
 
 
@@ -155,9 +155,9 @@ def test_another_prefix_is_never_touched(fake: FakeBackend, prefix: str) -> None
 
 STRANGERS: dict[str, dict[str, Any]] = {
     "no labels": {"labels": dict.fromkeys(Identity.of(PREFIX, "bob", "1").labels, "")},
-    "a schema of tomorrow": {"labels": {_identity.SCHEMA: "99"}},
-    "an id that cannot be": {"labels": {_identity.SESSION_ID: ""}},
-    "a session outside of the root": {"labels": {_identity.SESSION_ID: "../../etc"}},
+    "a schema of tomorrow": {"labels": {Label.SCHEMA: "99"}},
+    "an id that cannot be": {"labels": {Label.SESSION_ID: ""}},
+    "a session outside of the root": {"labels": {Label.SESSION_ID: "../../etc"}},
     "another one's name": {"name": "somebody"},
 }
 
@@ -183,7 +183,7 @@ def test_garbled_labels_are_reported_once(fake: FakeBackend, caplog: pytest.LogC
 @pytest.mark.parametrize("garbled", ["{", "[" * 100_000, '{"pid":Infinity}', "", "null"], ids=lambda text: text[:10])
 def test_a_garbled_owner_breaks_no_round(fake: FakeBackend, garbled: str) -> None:
     identity = Identity.of(PREFIX, "bob", "made")
-    fake.create_workload(make_spec(identity.name, labels=identity.labels | {_identity.OWNER: garbled}))
+    fake.create_workload(make_spec(identity.name, labels=identity.labels | {Label.OWNER: garbled}))
     stopped(fake, "2")
     cleaner(fake)._cleanup_orphans()
     assert names_on(fake) == [identity.name]
@@ -191,7 +191,7 @@ def test_a_garbled_owner_breaks_no_round(fake: FakeBackend, garbled: str) -> Non
 
 @pytest.mark.parametrize("garbled", ["{", "[" * 100_000, "5", '{"environment":5}'], ids=lambda text: text[:10])
 def test_a_container_whose_configuration_is_garbled_is_still_ours_and_goes(fake: FakeBackend, garbled: str) -> None:
-    stopped(fake, labels={_identity.CONFIG: garbled})
+    stopped(fake, labels={Label.CONFIG: garbled})
     cleaner(fake)._cleanup_orphans()
     assert names_on(fake) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from podkit.agent.commands import CommandRequest
+from podkit.agent.command_request import CommandRequest
 from podkit.agent.processes import ContainerProcesses, Left, Piece, Row, State
 from podkit.core.manager import SimpleContainerManager
 from podkit.errors import ProcessNotFound

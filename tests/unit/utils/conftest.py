@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from podkit.utils import _hostfs
+from podkit.utils import _host_files
 
-HAS_OPENAT2 = _hostfs._has_openat2()
+HAS_OPENAT2 = _host_files._has_openat2()
 
 
 @pytest.fixture(params=["openat2", "walk"])
@@ -19,5 +19,5 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     """
     if request.param == "openat2" and not HAS_OPENAT2:
         pytest.skip("this kernel, or its seccomp profile, has no openat2")
-    monkeypatch.setattr(_hostfs, "_has_openat2", lambda: request.param == "openat2")
+    monkeypatch.setattr(_host_files, "_has_openat2", lambda: request.param == "openat2")
     yield request.param

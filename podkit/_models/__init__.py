@@ -1,0 +1,1 @@
+"""The models that all layers share, and the identity of containers."""

@@ -1,0 +1,147 @@
+"""Whose a container is: its name, its labels, the process that made it.
+
+Everything here is chosen before a container is born and written on it, so that any podkit, after any crash, can tell
+whose it is. Two different ids never share a name, a set of labels or a path: what is readable in them is decoration,
+what counts is a hash over length-prefixed parts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from podkit._models.labels import SCHEMA_VERSION, Label
+from podkit.errors import InvalidInput
+from podkit.utils import _checks
+from podkit.utils._naming import digest, readable_part
+
+NAME_MAX_LENGTH = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The three words that name a session's container.
+
+    Made by `Identity.of`, which checks them.
+    """
+
+    prefix: str
+    user_id: str
+    session_id: str
+
+    @classmethod
+    def of(cls, prefix: str, user_id: str, session_id: str) -> Identity:
+        """Check the parts and put them together.
+
+        Raises:
+            InvalidInput: one of them cannot be part of an identity.
+        """
+        return cls(
+            _checks.check_prefix(prefix),
+            _checks.check_id(user_id, "user_id"),
+            _checks.check_id(session_id, "session_id"),
+        )
+
+    @property
+    def name(self) -> str:
+        """The container's name: `{prefix}-{readable}-{hash}`, at most 63 characters."""
+        suffix = "-" + digest("name", self.prefix, self.user_id, self.session_id, characters=16)
+        room = NAME_MAX_LENGTH - len(self.prefix) - len(suffix) - 1
+        readable = "-".join(filter(None, (readable_part(self.user_id), readable_part(self.session_id))))[:room].strip(
+            "-"
+        )
+        return self.prefix + ("-" + readable if readable else "") + suffix
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels that find the container again. All must match."""
+        return {
+            Label.SCHEMA: SCHEMA_VERSION,
+            Label.PREFIX: self.prefix,
+            Label.USER_ID: self.user_id,
+            Label.SESSION_ID: self.session_id,
+        }
+
+    def owns(self, labels: Mapping[str, str]) -> bool:
+        """Whether these labels prove that a container is this identity's."""
+        return self.labels.items() <= labels.items()
+
+    @classmethod
+    def read(cls, labels: Mapping[str, str]) -> Identity:
+        """Read the identity from a container's labels.
+
+        Raises:
+            InvalidInput: they are not podkit's, of another schema, or garbled.
+        """
+        if labels.get(Label.SCHEMA) != SCHEMA_VERSION:
+            raise InvalidInput(
+                f"{Label.SCHEMA}={labels.get(Label.SCHEMA)!r}: this podkit reads schema {SCHEMA_VERSION}"
+            )
+        try:
+            return cls.of(labels[Label.PREFIX], labels[Label.USER_ID], labels[Label.SESSION_ID])
+        except KeyError as exc:
+            raise InvalidInput(f"the label {exc.args[0]} is missing") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that made a container.
+
+    Attributes:
+        host: name, boot id and pid namespace of its machine: a pid means something only there.
+        pid: its process id.
+        started: its start time in clock ticks since boot, which tells it from a later process with the same pid.
+        instance: a random id of this process's life.
+    """
+
+    host: str
+    pid: int
+    started: str
+    instance: str
+
+    def to_label(self) -> str:
+        """Encode the owner for a label."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_label(cls, text: str) -> Owner | None:
+        """Decode an owner. `None` if it is garbled."""
+        try:
+            data = json.loads(text)
+            return cls(str(data["host"]), int(data["pid"]), str(data["started"]), str(data["instance"]))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return None
+
+    def alive(self) -> bool | None:
+        """Whether the process lives. `None` if unknown from here."""
+        if self.host != this_owner().host or not self.started:
+            return None
+        return _process_started(self.pid) == self.started
+
+
+def _process_started(pid: int) -> str:
+    try:
+        # the name in parentheses may itself contain spaces and parentheses
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+@lru_cache(maxsize=1)
+def _owner_of(pid: int) -> Owner:
+    host = [socket.gethostname()]
+    with suppress(OSError):  # not Linux
+        host.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        host.append(os.readlink("/proc/self/ns/pid"))
+    return Owner(" ".join(host), pid, _process_started(pid), os.urandom(16).hex())
+
+
+def this_owner() -> Owner:
+    """Return this process as an owner. A forked child is another."""
+    return _owner_of(os.getpid())

@@ -1,0 +1,31 @@
+"""The models, imported on first use: pydantic is as slow to import as all of podkit.
+
+`from podkit._models import lazy as models`, for a module that uses them only within its functions.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from podkit._models.config import ContainerConfig as ContainerConfig
+    from podkit._models.config import Mount as Mount
+    from podkit._models.config import check_config as check_config
+    from podkit._models.result import ProcessResult as ProcessResult
+    from podkit._models.session import Session as Session
+
+_MODULES = {
+    "ContainerConfig": "config",
+    "Mount": "config",
+    "ProcessResult": "result",
+    "Session": "session",
+    "check_config": "config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:  # such as what the import system asks of every module
+        raise AttributeError(name)
+    found = globals()[name] = getattr(import_module(f"podkit._models.{_MODULES[name]}"), name)
+    return found

@@ -1,0 +1,68 @@
+"""A command's result."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import ConfigDict, Field
+
+from podkit._models.base import Model
+from podkit.errors import CommandFailed
+
+
+def _encoded(data: dict[str, Any], stream: str) -> bytes:
+    return str(data.get(stream, "")).encode(errors="surrogateescape")
+
+
+class ProcessResult(Model):
+    """How a command ended and what it printed.
+
+    Attributes:
+        exit_code: as a shell would report it: 128 + n after signal n, 124 after a timeout, 126 and 127 where it could
+            not be run or found.
+        stdout: what it printed, decoded as UTF-8; bytes that are not UTF-8 appear as U+FFFD.
+        stderr: the same for the error stream; after a timeout, a last line of podkit's says so.
+        stdout_bytes: what it printed, as it came.
+        stderr_bytes: the same for the error stream.
+        duration_seconds: from sending the command to knowing its end, as the caller measures it.
+        timed_out: the command was over its time and was killed.
+        stdout_truncated: more was printed than the limit; the end is missing.
+        stderr_truncated: the same for the error stream.
+        oom_killed: the kernel killed something of the command for memory. Where other commands or background processes
+            run beside it, only what ended it, or was orphaned, counts.
+        container_restarted: the container had to be killed and started to end this command.
+    """
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")  # output need not be UTF-8
+
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+    stdout_bytes: bytes = Field(default_factory=lambda data: _encoded(data, "stdout"), repr=False)
+    stderr_bytes: bytes = Field(default_factory=lambda data: _encoded(data, "stderr"), repr=False)
+    duration_seconds: float = 0.0
+    timed_out: bool = False
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    oom_killed: bool = False
+    container_restarted: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit code is 0."""
+        return self.exit_code == 0
+
+    def check(self) -> Self:
+        """Return this result if the command succeeded.
+
+        Raises:
+            CommandFailed: the exit code is not 0; its `result` is this one.
+        """
+        if self.ok:
+            return self
+        last = self.stderr.strip().splitlines()[-1:] or self.stdout.strip().splitlines()[-1:]
+        why = " (out of memory)" if self.oom_killed else ""
+        why += " (its container was restarted)" if self.container_restarted else ""
+        raise CommandFailed(
+            f"the command ended with exit code {self.exit_code}{why}: {''.join(last)[:500]}", result=self
+        )

@@ -1,0 +1,89 @@
+"""Session workspaces on the host: made, emptied, removed. Their files are hostile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from podkit.utils._atomic_file import temporary_name
+from podkit.utils._host_files import file_errors, opened
+
+_MAKING_TRIES = 64
+_CLEARED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def make_workspace(workspace: Path, parents: int) -> None:
+    """Make a session's directory, and at most `parents` above it.
+
+    Whoever the container's user is, it owns the workspace: so that is open to all, behind parents that only this
+    process's user may enter. What exists is left as it is.
+    """
+    with file_errors(workspace, "make the workspace"):
+        for tries_left in reversed(range(_MAKING_TRIES)):
+            try:
+                for parent in reversed(workspace.parents[:parents]):
+                    with suppress(FileExistsError):
+                        parent.mkdir(mode=0o700, parents=True)
+                with suppress(FileExistsError):
+                    workspace.mkdir()
+                    workspace.chmod(0o777)  # mkdir's mode is cut by the umask
+                return
+            except FileNotFoundError:  # the end of the user's last session has just taken the parents away
+                if not tries_left:
+                    raise
+
+
+def drop_empty_workspace(workspace: Path, parents: int) -> None:
+    """Remove a session's directory if it is empty, then its empty parents."""
+    with suppress(OSError):  # not empty
+        for directory in (workspace, *workspace.parents[:parents]):
+            with suppress(FileNotFoundError):
+                directory.rmdir()
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory tree, however deep, following no link. A missing one is no error.
+
+    What a directory below it holds is first moved up to the top, so nothing grows with the depth: neither the stack,
+    nor the open descriptors, nor a path. Nor does memory with the number of names, which a container may choose.
+
+    Raises:
+        FileError: something cannot be removed, such as another user's files.
+    """
+    with file_errors(directory, "remove"):
+        try:
+            fd = os.open(directory, _CLEARED)
+        except FileNotFoundError:
+            return
+        with opened(fd) as top:
+            while _clear(top):
+                pass
+        with suppress(FileNotFoundError):
+            os.rmdir(directory)
+
+
+def _clear(top: int) -> bool:
+    """Empty `top`, moving its directories' own directories up. Return whether any was."""
+    moved = False
+    for name in _directories(top):
+        with suppress(FileNotFoundError):  # somebody else removes at the same time
+            with opened(os.open(name, _CLEARED, dir_fd=top)) as found:
+                for below in _directories(found):
+                    with suppress(FileNotFoundError):
+                        os.rename(below, temporary_name(), src_dir_fd=found, dst_dir_fd=top)
+                        moved = True
+            os.rmdir(name, dir_fd=top)
+    return moved
+
+
+def _directories(directory: int) -> Iterator[str]:
+    """Remove the files in a directory, and yield the names of its directories."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield entry.name
+                continue
+            with suppress(FileNotFoundError):
+                os.unlink(entry.name, dir_fd=directory)

@@ -6,7 +6,6 @@ others find it and adopt it, if its labels prove that it is the one they mean.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 
 WITHOUT_CONFIG = "ask for it without a config"
 _REMOVAL_SECONDS = 30.0  # how long another caller's removal of the same name is waited for
-
-_logger = logging.getLogger(__name__)
 
 
 def get_or_create(

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from podkit._models import lazy as models
-from podkit._models.identity import Identity
+from podkit._models.identity import Identity, this_owner
 from podkit._models.labels import Label
 from podkit.backends.base import WorkloadInfo
 from podkit.core._requested_config import Request
@@ -47,6 +47,17 @@ class ContainerRecord:
     workspace: str
     mounts: Sequence[Mapping[str, Any]]
     was_found: bool = False
+
+
+def labels_of(record: ContainerRecord) -> dict[str, str]:
+    """Return the labels that hold a record, and its maker. Its identity's labels stand beside them."""
+    return {
+        Label.OWNER: this_owner().to_label(),
+        Label.CONFIG: config_to_label(record.config),
+        Label.REQUESTED: record.requested.to_label(),
+        Label.WORKSPACE: record.workspace,
+        Label.MOUNTS: json.dumps(record.mounts, separators=(",", ":")),
+    }
 
 
 def read_record(info: WorkloadInfo) -> ContainerRecord:

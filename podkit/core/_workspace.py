@@ -1,40 +1,69 @@
-"""Whether workspaces on the host are still the mounted directories."""
+"""A session's workspace: where the engine sees it, whether it is still mounted, opened to every user."""
 
 from __future__ import annotations
 
+import logging
 import os
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
+
+from podkit.agent.files import ContainerFiles
+from podkit.backends.base import Backend, Deadline
+from podkit.core._mounts import directories_to_open
+from podkit.core._own_container import parent_workload, seen_by_engine
+from podkit.core._record import ContainerRecord
+from podkit.errors import CommandError, ContainerError, FileError
+from podkit.utils.paths import DEFAULT_WORKING_DIR, WORKSPACES
 
 _Directory = tuple[int, int] | None
 
+_logger = logging.getLogger(__name__)
 
-class WorkspaceWatch:
-    """Knows each container's mounted workspace directory.
 
-    A directory that was removed and made again under its name is another one: its container goes on in the old one,
-    where nobody sees what it writes. While the container runs, no other directory gets the old one's number.
+class Workspaces:
+    """The workspaces of one manager's sessions. Safe to use from many threads.
 
-    Safe to use from many threads.
+    Knows each container's mounted directory: one that was removed and made again under its name is another one, and the
+    container goes on in the old one, where nobody sees what it writes. While the container runs, no other directory
+    gets the old one's number.
+
+    Args:
+        backend: asked for the mounts of podkit's own container.
+        base: where this process sees the workspaces.
+        base_host: where the engine sees them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend, base: Path | None, base_host: Path | None) -> None:
+        self._backend = backend
+        self._base = base
+        self._base_host = base_host
         self._mounted: dict[str, tuple[Path, _Directory]] = {}
 
-    def note(self, container_id: str, directory: Path) -> None:
-        """Note the mounted directory of a container just started or found."""
-        self._mounted[container_id] = directory, _identity(directory)
+    def seen_by_engine(self, source: str, deadline: Deadline | None) -> str:
+        """Translate a bind source below the base to the engine's. Others stay as they are."""
+        path, base, host = PurePath(source), self._base, self._base_host
+        if base is None or (host and path.is_relative_to(host / WORKSPACES)) or not path.is_relative_to(base):
+            return source
+        if host:
+            return str(host / path.relative_to(base))
+        return seen_by_engine(source, parent_workload(self._backend, deadline=deadline))
 
-    def forget(self, container_id: str) -> None:
-        """Forget a container that was removed."""
-        self._mounted.pop(container_id, None)
+    def note_mounted(self, record: ContainerRecord, directory: Path) -> None:
+        """Note the directory of a container just started or found, if it is what the container mounts."""
+        wanted = DEFAULT_WORKING_DIR, record.workspace  # which is our own, else it would not have been found
+        if any((mount["Target"], mount.get("Source")) == wanted for mount in record.mounts):
+            self._mounted[record.id] = directory, _identity(directory)
 
     def is_mounted(self, container_id: str) -> bool:
-        """Whether the workspace is still the mounted directory. True if none is watched."""
+        """Whether the workspace is still the mounted directory. True if none was noted."""
         known = self._mounted.get(container_id)
         if known is None:
             return True
         directory, mounted = known
         return mounted is not None and _identity(directory) == mounted
+
+    def forget(self, container_id: str) -> None:
+        """Forget a container that was removed."""
+        self._mounted.pop(container_id, None)
 
 
 def _identity(directory: Path) -> _Directory:
@@ -43,3 +72,28 @@ def _identity(directory: Path) -> _Directory:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def open_to_every_user(
+    files: ContainerFiles, record: ContainerRecord, deadline: Deadline | None, *, tmpfs_alone: bool
+) -> None:
+    """Open `/workspace` and the working directory, if root's, to every user.
+
+    A workspace on the host is open already. No other directory of the host is touched, and of the image's only
+    `/workspace`, which it may have filled.
+
+    Args:
+        files: of the container.
+        record: of the container.
+        deadline: until when.
+        tmpfs_alone: whether the container ran before: only a tmpfs is a new one at each start.
+    """
+    targets = [PurePosixPath(mount["Target"]) for mount in record.mounts]
+    for path, has_to_be_empty in directories_to_open(record, tmpfs_alone=tmpfs_alone):
+        made = {target.relative_to(path).parts[0] for target in targets if path in target.parents}
+        try:
+            files.open_to_all(record.id, path, if_empty=has_to_be_empty, but_for=sorted(made), deadline=deadline)
+        except (ContainerError, CommandError):  # its main process may end at once, and its first command says so
+            return
+        except FileError as exc:
+            _logger.warning("not every user can write to %s in container %s: %s", path, record.name, exc)

@@ -11,11 +11,12 @@ from podkit.utils._atomic_file import temporary_name
 from podkit.utils._host_files import file_errors, opened
 
 _MAKING_TRIES = 64
+_PARENTS = 2  # see get_workspace_path
 _CLEARED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def make_workspace(workspace: Path, parents: int) -> None:
-    """Make a session's directory, and at most `parents` above it.
+def make_workspace(workspace: Path) -> None:
+    """Make a session's directory, and the two above it: the user's, and that of all workspaces.
 
     Whoever the container's user is, it owns the workspace: so that is open to all, behind parents that only this
     process's user may enter. What exists is left as it is.
@@ -23,7 +24,7 @@ def make_workspace(workspace: Path, parents: int) -> None:
     with file_errors(workspace, "make the workspace"):
         for tries_left in reversed(range(_MAKING_TRIES)):
             try:
-                for parent in reversed(workspace.parents[:parents]):
+                for parent in reversed(workspace.parents[:_PARENTS]):
                     with suppress(FileExistsError):
                         parent.mkdir(mode=0o700, parents=True)
                 with suppress(FileExistsError):
@@ -35,10 +36,10 @@ def make_workspace(workspace: Path, parents: int) -> None:
                     raise
 
 
-def drop_empty_workspace(workspace: Path, parents: int) -> None:
+def drop_empty_workspace(workspace: Path) -> None:
     """Remove a session's directory if it is empty, then its empty parents."""
     with suppress(OSError):  # not empty
-        for directory in (workspace, *workspace.parents[:parents]):
+        for directory in (workspace, *workspace.parents[:_PARENTS]):
             with suppress(FileNotFoundError):
                 directory.rmdir()
 

@@ -322,7 +322,7 @@ def test_of_many_that_start_a_new_container_at_once_one_attaches(
 ) -> None:
     """The end of the first stream is the end of the container's input: another's would end the first one's channel."""
     id, _ = manager.create_container("bob", "1", ContainerConfig())
-    manager._never_started[id] = True  # the fake has no agent
+    manager._containers._never_started[id] = True  # the fake has no agent
     attached: list[str] = []
 
     def attach(container_id: str, *, deadline: Deadline | None = None) -> None:

@@ -30,7 +30,7 @@ def make_deep(directory: Path, levels: int) -> None:
 def test_a_workspace_is_open_to_all_behind_parents_that_are_not(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        _workspace_dirs.make_workspace(tmp_path / "workspaces/bob/123", 2)
+        _workspace_dirs.make_workspace(tmp_path / "workspaces/bob/123")
     finally:
         os.umask(before)
     modes = [
@@ -45,13 +45,13 @@ def test_a_workspace_that_exists_is_left_as_it_is(tmp_path: Path) -> None:
     workspace.mkdir(parents=True)
     (workspace / "f").write_text("kept")
     workspace.chmod(0o750)
-    _workspace_dirs.make_workspace(workspace, 2)
+    _workspace_dirs.make_workspace(workspace)
     assert (workspace / "f").read_text() == "kept"
     assert stat.S_IMODE(workspace.stat().st_mode) == 0o750
 
 
 def test_sixteen_threads_make_one_workspace(tmp_path: Path) -> None:
-    at_once(16, lambda _: _workspace_dirs.make_workspace(tmp_path / "a/b/c", 2))
+    at_once(16, lambda _: _workspace_dirs.make_workspace(tmp_path / "a/b/c"))
     assert stat.S_IMODE((tmp_path / "a/b/c").stat().st_mode) == 0o777
 
 
@@ -59,9 +59,9 @@ def test_workspaces_are_made_while_the_last_of_others_take_their_parents_away(tm
     def live(number: int) -> None:
         workspace = tmp_path / f"workspaces/bob/{number}"
         for _ in range(200):
-            _workspace_dirs.make_workspace(workspace, 2)
+            _workspace_dirs.make_workspace(workspace)
             assert workspace.is_dir()
-            _workspace_dirs.drop_empty_workspace(workspace, 2)
+            _workspace_dirs.drop_empty_workspace(workspace)
 
     at_once(8, live)
     assert list(tmp_path.iterdir()) == []
@@ -70,7 +70,7 @@ def test_workspaces_are_made_while_the_last_of_others_take_their_parents_away(tm
 def test_a_workspace_that_cannot_be_made_is_a_file_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PodkitError, match="cannot make the workspace"):
-        _workspace_dirs.make_workspace(tmp_path / "file/bob/123", 2)
+        _workspace_dirs.make_workspace(tmp_path / "file/bob/123")
 
 
 def test_a_tree_is_removed_with_all_that_is_in_it(tmp_path: Path) -> None:

@@ -214,9 +214,19 @@ def test_a_block_of_python_compiles(block: Block) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_other_pages_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^):#]+)", page.read_text())
-    pages = [link for link in links if Path(link).parent.name == "docs" or Path(link).name == "README.md"]
-    assert [link for link in pages if not (page.parent / link).is_file()] == []
+    links = re.findall(r"\]\(([^):#]*)(?:#([^)]+))?\)", page.read_text())
+    targets = [(page.parent / link if link else page, anchor) for link, anchor in links]
+    pages = [(path.resolve(), anchor) for path, anchor in targets if path.suffix == ".md"]
+    pages = [(path, anchor) for path, anchor in pages if path.parent.name == "docs" or path.name == "README.md"]
+    assert [str(path) for path, _ in pages if not path.is_file()] == []
+    assert [f"{path.name}#{anchor}" for path, anchor in pages if anchor and anchor not in anchors_of(path)] == []
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of its headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def test_the_list_of_modules_is_complete() -> None:

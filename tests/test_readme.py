@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import podkit
+import podkit.errors
 from podkit.utils.paths import get_workspace_path
 from tests.support.engine import Engine
 from tests.support.leftovers import LABEL
@@ -217,6 +218,15 @@ def test_links_to_other_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^):#]+)", page.read_text())
     pages = [link for link in links if Path(link).parent.name == "docs" or Path(link).name == "README.md"]
     assert [link for link in pages if not (page.parent / link).is_file()] == []
+
+
+def test_every_error_has_a_heading_in_troubleshooting() -> None:
+    headings = re.findall(r"^#+ (.+)$", (PROJECT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    named = [name for heading in headings[1:] for name in heading.split(", ")]
+    classes = {
+        name for name, value in vars(podkit.errors).items() if getattr(value, "__module__", "") == "podkit.errors"
+    }
+    assert sorted(named) == sorted(name for name in classes if not name.startswith("_"))
 
 
 def test_the_list_of_modules_is_complete() -> None:

@@ -1,4 +1,4 @@
-"""Collects the pages of the site in a directory, laid out as in the project: so links between them lead where they do there.
+"""Collects the pages of the site in a directory, laid out as in the project, so that links between them hold.
 
 Usage: _docs_site.py TARGET. The pages of the reference, one for each module, are those that docs/mkdocs.yml names.
 """

@@ -229,6 +229,17 @@ def test_every_error_has_a_heading_in_troubleshooting() -> None:
     assert sorted(named) == sorted(name for name in classes if not name.startswith("_"))
 
 
+def test_every_warning_is_explained_in_logging() -> None:
+    page = (PROJECT / "docs/logging.md").read_text()
+    warnings = [
+        text
+        for path in Path(podkit.__file__).parent.rglob("*.py")
+        for text in re.findall(r'_logger\.warning\(\s*"([^"]+)"', path.read_text())
+    ]
+    assert warnings
+    assert [text for text in warnings if f"`{re.sub('%[sr]', '...', text)}`" not in page] == []
+
+
 def test_the_list_of_modules_is_complete() -> None:
     listed = set(re.findall(r"^\| `(\S+\.py)` \|", (PROJECT / "docs/architecture.md").read_text(), re.MULTILINE))
     root = Path(podkit.__file__).parent

@@ -84,7 +84,7 @@ need_environment() {
   if [ "$(cat .venv/podkit-key 2>/dev/null)" = "$key" ] && has_modules "$python" docker pydantic pytest; then return; fi
   if command -v uv >/dev/null; then
     has_modules "$python" pip || step "Making .venv with uv" uv venv --clear --seed --python '>=3.11' .venv
-    step "Installing podkit and its tools with uv" uv pip install --python "$python" -e '.[dev]'
+    step "Installing podkit and its tools with uv" uv pip install --python "$python" -e '.[dev,docs]'
   else
     if ! has_modules "$python" pip; then
       found=$(find_python)
@@ -96,7 +96,7 @@ need_environment() {
       [ -n "$found" ] || die "podkit needs Python 3.11 or newer with venv (Debian: python3-venv), or uv, which brings its own"
       step "Making .venv with $found" "$found" -m venv --clear .venv
     fi
-    step "Installing podkit and its tools with pip" "$python" -m pip install --progress-bar off -e '.[dev]'
+    step "Installing podkit and its tools with pip" "$python" -m pip install --progress-bar off -e '.[dev,docs]'
   fi
   echo "$key" >.venv/podkit-key
 }

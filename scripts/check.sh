@@ -18,6 +18,7 @@ check "import-linter" .venv/bin/lint-imports
 if compgen -G 'tests/typing/*.py' >/dev/null; then
   check pyright "$python" -m pyright --pythonpath "$python"
 fi
+check "the site" scripts/docs.sh --site
 
 say "Advice"
 "$python" -m ruff check --quiet --exit-zero --output-format concise --select C901,PLR0913,PLR0915 podkit

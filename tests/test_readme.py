@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import podkit
+import podkit.errors
 from podkit.utils.paths import get_workspace_path
 from tests.support.engine import Engine
 from tests.support.leftovers import LABEL
@@ -227,6 +228,26 @@ def anchors_of(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_error_has_a_heading_in_troubleshooting() -> None:
+    headings = re.findall(r"^#+ (.+)$", (PROJECT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    named = [name for heading in headings[1:] for name in heading.split(", ")]
+    classes = {
+        name for name, value in vars(podkit.errors).items() if getattr(value, "__module__", "") == "podkit.errors"
+    }
+    assert sorted(named) == sorted(name for name in classes if not name.startswith("_"))
+
+
+def test_every_warning_is_explained_in_logging() -> None:
+    page = (PROJECT / "docs/logging.md").read_text()
+    warnings = [
+        text
+        for path in Path(podkit.__file__).parent.rglob("*.py")
+        for text in re.findall(r'_logger\.warning\(\s*"([^"]+)"', path.read_text())
+    ]
+    assert warnings
+    assert [text for text in warnings if f"`{re.sub('%[sr]', '...', text)}`" not in page] == []
 
 
 def test_the_list_of_modules_is_complete() -> None:

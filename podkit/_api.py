@@ -104,19 +104,21 @@ class SessionProxy:
                 sent twice.
             EngineError: the container could not be brought back.
         """
-        return self._sessions.execute_command(
-            self.user_id,
-            self.session_id,
+        request = CommandRequest.checked(
             command,
-            working_dir,
-            environment,
-            timeout,
+            working_dir=working_dir,
+            environment=environment,
+            timeout=timeout,
             user=user,
             input=input,
             max_output_bytes=max_output_bytes,
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
+        return self._run(request)
+
+    def _run(self, request: CommandRequest) -> ProcessResult:
+        return self._sessions.run(self.user_id, self.session_id, request)
 
     def popen(
         self,
@@ -138,16 +140,16 @@ class SessionProxy:
             EngineTimeout: nothing was heard of the command in time; it was killed as far as that was possible.
             PodkitError: as `execute_command` does.
         """
-        return self._sessions.popen(
-            self.user_id,
-            self.session_id,
+        request = CommandRequest.checked(
             command,
-            working_dir,
-            environment,
-            timeout,
+            working_dir=working_dir,
+            environment=environment,
+            timeout=timeout,
             user=user,
+            input=b"",
             max_output_bytes=max_output_bytes,
         )
+        return self._sessions.open(self.user_id, self.session_id, request)
 
     def write_file(self, path: str | PurePath, content: str | bytes) -> Path:
         """Write a file in one step and return its path inside. A relative path lies under `/workspace`."""
@@ -319,7 +321,7 @@ def run_in_docker(
         EngineError: the engine refused; a more exact class where one fits.
     """
     _checks.check_timeout(command_timeout, "command_timeout")
-    CommandRequest.checked(command, working_dir=working_dir, environment=environment, timeout=command_timeout)
+    request = CommandRequest.checked(command, environment=environment, timeout=command_timeout)
     if files is not None and not isinstance(files, Mapping):
         raise InvalidInput(f"files is of type {type(files).__name__}: pass a dict of paths and contents")
     for path, content in (files or {}).items():
@@ -327,8 +329,8 @@ def run_in_docker(
         _checks.check_content(content, f"files[{path!r}]")
     config = models.ContainerConfig() if image is None else models.ContainerConfig(image=image)
     if working_dir is not None:
-        config.working_dir = os.fspath(working_dir)
+        config.working_dir = _checks.check_absolute_path(working_dir, "working_dir")
     with _session_for_one_run(config, command_timeout) as session:
         for path, content in (files or {}).items():
             session.write_file(path, content)
-        return session.execute_command(command, None, environment, command_timeout)
+        return session._run(request)

@@ -5,30 +5,24 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from podkit._models import lazy as models
-from podkit._models.identity import Identity
 from podkit._models.status import ContainerStatus
 from podkit.agent.command_output import TextCallback
 from podkit.agent.command_request import CommandRequest
-from podkit.agent.runner import latest, paused
+from podkit.agent.runner import latest
 from podkit.backends.base import Deadline
-from podkit.core._creation import WITHOUT_CONFIG, another_configuration, conflict
-from podkit.core._remedy import Remedy, ended_by_itself, reason, remedy_for
-from podkit.core._requested_config import Request
-from podkit.core._session_table import BUSY, SessionEntry, SessionTable
-from podkit.core._startup import failed_to_start
+from podkit.core._health_protocols import HealthMonitor
+from podkit.core._session_entry import SessionEntry
+from podkit.core._session_table import SessionTable
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.files import as_text
 from podkit.core.isolation import Isolation
-from podkit.core.manager import BaseContainerManager, ContainerRecord
+from podkit.core.manager import BaseContainerManager
 from podkit.errors import (
-    ContainerNotFound,
-    ContainerNotRunning,
     FileError,
     InvalidInput,
     PodkitError,
@@ -37,7 +31,7 @@ from podkit.errors import (
 )
 from podkit.utils._checks import CommandLike, StrPath, check_content
 from podkit.utils._clock import utc_now
-from podkit.utils._deadline import NEVER, held, tried
+from podkit.utils._deadline import NEVER, tried
 from podkit.utils.paths import resolve_container_path, resolve_file_path
 
 if TYPE_CHECKING:
@@ -45,43 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOST_SECONDS = 10.0  # how long a container that is lost again and again is brought back, from its first loss on
-_FAILED_STARTS = 2  # how many starts of one call may end by themselves before its command began
-FAILURE_KEYS = ("failure_status", "failure_reason", "failure_log")
-
 _logger = logging.getLogger(__name__)
-
-
-class SessionCare(Protocol):
-    """What a health monitor asks of a session manager."""
-
-    def restart_container(self, container_id: str) -> None:
-        """Restart a stopped container, unless its session was closed or recovered."""
-        ...
-
-    def mark_failed(self, container_id: str, log: str) -> bool:
-        """Mark a broken container's session, to be recreated. Returns whether it was."""
-        ...
-
-    def cleanup_expired_sessions(self) -> list[Session]:
-        """Close the sessions that were idle for too long."""
-        ...
-
-
-class HealthMonitor(Protocol):
-    """What a session manager needs of a health monitor."""
-
-    def register(self, sessions: SessionCare) -> None:
-        """Take note of whom to tell."""
-        ...
-
-    def start(self) -> None:
-        """Begin to watch."""
-        ...
-
-    def stop(self) -> None:
-        """Stop watching."""
-        ...
 
 
 class BaseSessionManager:
@@ -108,8 +66,7 @@ class BaseSessionManager:
         self.default_image = default_image
         self.health_monitor = health_monitor
         self.event_handler = event_handler or PodkitEventHandler()
-        self._table = SessionTable()
-        self._restarts = container_manager.restarts
+        self._table = SessionTable(container_manager)
         if health_monitor is not None:
             health_monitor.register(self)
             health_monitor.start()
@@ -136,14 +93,15 @@ class BaseSessionManager:
         wanted = None if config is None else models.check_config(config).checked_copy()
         with self._table.locked(user_id, session_id) as entry:
             if entry.session is not None:
-                self._check_same(entry, wanted)
-                self._bring_up(entry)
-                return self._active(entry)
+                return entry.open_again(wanted)
             try:
-                return self._open(entry, wanted)
+                session = entry.open(wanted, self.default_image)
+                if entry.is_new:
+                    notify(self.event_handler.on_session_created, session)
+                return session
             except BaseException as exc:
                 if not isinstance(exc, PodkitError):  # such as of a signal's handler, which may come at any moment
-                    self._undo_creation(entry)
+                    entry.undo()
                 entry.session = None
                 if isinstance(exc, Exception):
                     notify(self.event_handler.on_session_creation_failed, user_id, session_id, exc)
@@ -155,17 +113,7 @@ class BaseSessionManager:
         A session that is known costs no engine call, and its container is not looked at.
         """
         with self._table.locked(user_id, session_id) as entry:
-            return self._known(entry, NEVER)
-
-    def _known(self, entry: SessionEntry, deadline: Deadline) -> Session | None:
-        """Return an entry's session, looked up on the engine if unknown. Needs the entry's lock."""
-        if entry.session is None:
-            manager = self.container_manager
-            record = manager.find_container(entry.user_id, entry.session_id, deadline=deadline)
-            if record is not None:
-                status = manager.get_container_status(record.id, deadline=deadline)
-                self._connect(entry, record).status = status
-        return entry.session
+            return entry.find()
 
     def list_sessions(self) -> list[Session]:
         """Return this manager's sessions. No engine call."""
@@ -173,169 +121,12 @@ class BaseSessionManager:
 
     def _require(self, user_id: str, session_id: str, deadline: Deadline = NEVER) -> SessionEntry:
         with self._table.locked(user_id, session_id, deadline=deadline) as entry:
-            if self._known(entry, deadline) is None:
+            if entry.find(deadline) is None:
                 raise SessionNotFound(
                     f"user {user_id!r} has no session {session_id!r}, or it was closed: open it with "
                     "get_docker_session, or create_session"
                 )
             return entry
-
-    def _check_same(self, entry: SessionEntry, config: ContainerConfig | None) -> None:
-        assert entry.record is not None
-        if config is None:
-            return
-        if what := another_configuration(Request.of(config), entry.record.requested):
-            identity = Identity.of(self.container_manager.container_prefix, entry.user_id, entry.session_id)
-            raise conflict(identity, what, WITHOUT_CONFIG)
-
-    def _open(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
-        giving_up: Deadline | None = None
-        while True:
-            try:
-                return self._find(entry, config) or self._create(entry, config)
-            except ContainerNotFound:  # another process closes it at the same time
-                giving_up = giving_up or Deadline.after(_LOST_SECONDS)
-                if giving_up.expired:
-                    raise
-
-    def _find(self, entry: SessionEntry, config: ContainerConfig | None) -> Session | None:
-        record = self.container_manager.find_container(entry.user_id, entry.session_id, config)
-        if record is None:
-            return None
-        session = self._connect(entry, record)
-        self._bring_up(entry)
-        return session
-
-    def _create(self, entry: SessionEntry, config: ContainerConfig | None) -> Session:
-        manager = self.container_manager
-        wanted = config or (
-            models.ContainerConfig(image=self.default_image) if self.default_image else models.ContainerConfig()
-        )
-        entry.record = None
-        try:
-            container_id, _ = manager.create_container(entry.user_id, entry.session_id, wanted)
-        except SessionConflict as exc:
-            if config is not None:
-                raise
-            # another process has just created it, in another way than by default: any will do
-            if session := self._find(entry, config):
-                return session
-            raise ContainerNotFound("another process created the session's container and closed it again") from exc
-        entry.record = record = manager.containers[container_id]
-        manager.start_container(container_id, record.config)
-        session = self._connect(entry, record)
-        session.status = ContainerStatus.RUNNING
-        if not record.was_found:  # else another process has just created it
-            notify(self.event_handler.on_session_created, session)
-        return session
-
-    def _undo_creation(self, entry: SessionEntry) -> None:
-        """Remove the new container of a session that its caller never gets."""
-        made = entry.record.id if entry.record and not entry.record.was_found else None
-        self.container_manager.undo_creation(entry.user_id, entry.session_id, made)
-
-    def _connect(self, entry: SessionEntry, record: ContainerRecord) -> Session:
-        """Make the session object of a container."""
-        entry.record = record
-        entry.session = models.Session(
-            user_id=entry.user_id,
-            session_id=entry.session_id,
-            container_id=record.id,
-            container_name=record.name,
-            config=record.config.checked_copy(),
-            created_at=record.created_at,
-            data_dir=self.container_manager.get_data_dir(entry.user_id, entry.session_id),
-            session_inactivity_timeout_seconds=record.config.session_inactivity_timeout_seconds,
-        )
-        return entry.session
-
-    # --- recovery -----------------------------------------------------------------------------------
-
-    def _bring_up(self, entry: SessionEntry, deadline: Deadline = NEVER) -> str:
-        """Start or recreate the session's container and return its id. Needs the lock."""
-        session, record = entry.session, entry.record
-        assert session is not None
-        assert record is not None
-        remedy = Remedy.RECREATE
-        if session.container_id is not None and session.status is not ContainerStatus.ERROR:
-            remedy = remedy_for(self._restarts.look_settled(session.container_id, deadline=deadline))
-        if remedy is Remedy.REFUSE:
-            raise paused(record.name)
-        if remedy in (Remedy.START, Remedy.RESTART):
-            try:
-                self.container_manager.start_container(record.id, record.config, deadline=deadline)
-            except ContainerNotFound:  # another process removes it at the same time
-                remedy = Remedy.RECREATE
-        if remedy is Remedy.NONE and not self.container_manager.has_workspace(record.id):
-            self.container_manager.remount_workspace(record.id, deadline=deadline)
-        if remedy is Remedy.RECREATE:
-            record = self._recreate(entry, session, record, deadline)
-        session.status = ContainerStatus.RUNNING
-        return record.id
-
-    def _recreate(
-        self, entry: SessionEntry, session: Session, record: ContainerRecord, deadline: Deadline
-    ) -> ContainerRecord:
-        _logger.info("recreating container %s", record.name)
-        session.status, session.container_id = ContainerStatus.ERROR, None  # until the new one runs
-        manager = self.container_manager
-        try:
-            entry.record = record = manager.recreate_container(record, deadline=deadline)
-            manager.start_container(record.id, record.config, deadline=deadline)
-        except BaseException as exc:
-            if not isinstance(exc, PodkitError):
-                manager.undo_creation(entry.user_id, entry.session_id)
-            raise
-        session.container_id, session.container_name = record.id, record.name
-        for key in FAILURE_KEYS:
-            session.metadata.pop(key, None)
-        return record
-
-    def _use(self, entry: SessionEntry, action: Callable[[str], T], deadline: Deadline = NEVER) -> T:
-        """Use the session's running container, bringing a lost one back.
-
-        `action` is repeated only where it raised before it sent anything.
-        """
-        giving_up: Deadline | None = None
-        ends: set[datetime | None] = set()  # when what ended by itself had been started
-        with entry.using():
-            while True:
-                container_id = self._ready_container(entry, deadline, lost=giving_up is not None)
-                try:
-                    return action(container_id)
-                except (ContainerNotFound, ContainerNotRunning) as exc:
-                    giving_up = giving_up or deadline.at_most(_LOST_SECONDS)
-                    if deadline.expired:
-                        raise
-                    info = self._restarts.look_for_end(container_id, deadline=deadline)
-                    if info is not None and ended_by_itself(info):
-                        ends.add(info.started_at)
-                    if giving_up.expired or len(ends) > _FAILED_STARTS:
-                        if info is None or info.exit_code is None:
-                            raise
-                        raise failed_to_start(self.container_manager.backend, info, deadline=deadline) from exc
-
-    def _ready_container(self, entry: SessionEntry, deadline: Deadline, *, lost: bool) -> str:
-        """Return the container's id. It is brought up first if marked ERROR or `lost`."""
-        session = self._active(entry)
-        container_id = session.container_id
-        usable = container_id is not None and session.status is not ContainerStatus.ERROR and not lost
-        if container_id is not None and usable and self.container_manager.has_workspace(container_id):
-            return container_id
-        with held(entry.lock, deadline, BUSY):
-            self._active(entry)
-            return self._bring_up(entry, deadline)
-
-    def _active(self, entry: SessionEntry) -> Session:
-        """Return the session and restart its idle clock. A closed one is never brought back."""
-        session = entry.session
-        if session is None:
-            raise SessionNotFound(
-                f"session {entry.session_id!r} of user {entry.user_id!r} was closed: open it with "
-                "get_docker_session, or create_session"
-            )
-        session.last_active_at = utc_now()
-        return session
 
     # --- using --------------------------------------------------------------------------------------
 
@@ -379,9 +170,7 @@ class BaseSessionManager:
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
-        deadline = latest(timeout)
-        entry = self._require(user_id, session_id, deadline)
-        return self._use(entry, lambda container_id: self.container_manager.run(container_id, request), deadline)
+        return self.run(user_id, session_id, request)
 
     def popen(
         self,
@@ -413,11 +202,21 @@ class BaseSessionManager:
             input=b"",
             max_output_bytes=max_output_bytes,
         )
-        deadline = latest(timeout)
-        entry = self._require(user_id, session_id, deadline)
+        return self.open(user_id, session_id, request)
+
+    def run(self, user_id: str, session_id: str, request: CommandRequest) -> ProcessResult:
+        """Run a command that has been checked; see `execute_command`."""
         manager = self.container_manager
+        return self.in_container(
+            user_id, session_id, lambda container_id: manager.run(container_id, request), latest(request.timeout)
+        )
+
+    def open(self, user_id: str, session_id: str, request: CommandRequest) -> Command:
+        """Start a command that has been checked; see `popen`."""
+        manager, deadline = self.container_manager, latest(request.timeout)
+        entry = self._require(user_id, session_id, deadline)
         return unless_interrupted(
-            lambda prepared: self._use(entry, lambda id: manager.open(id, request, prepared), deadline)
+            lambda prepared: entry.use(lambda container_id: manager.open(container_id, request, prepared), deadline)
         )
 
     def in_container(self, user_id: str, session_id: str, action: Callable[[str], T], deadline: Deadline = NEVER) -> T:
@@ -432,7 +231,7 @@ class BaseSessionManager:
             ContainerNotRunning: the container is paused, or was lost again and again.
             EngineError: it could not be brought back.
         """
-        return self._use(self._require(user_id, session_id, deadline), action, deadline)
+        return self._require(user_id, session_id, deadline).use(action, deadline)
 
     def write_file(self, user_id: str, session_id: str, container_path: str | PurePath, content: str | bytes) -> Path:
         """Write a session's file in one step and return its path inside.
@@ -481,7 +280,7 @@ class BaseSessionManager:
             SessionNotFound: there is no such session, or it was closed.
             EngineError: the container could not be brought back.
         """
-        return self._use(self._require(user_id, session_id), self.container_manager.get_isolation)
+        return self.in_container(user_id, session_id, self.container_manager.get_isolation)
 
     def update_session_activity(self, user_id: str, session_id: str) -> None:
         """Move the session's idle clock to now.
@@ -489,7 +288,7 @@ class BaseSessionManager:
         Raises:
             SessionNotFound: there is no such session.
         """
-        self._active(self._require(user_id, session_id))
+        self._require(user_id, session_id).active()
 
     # --- ending -------------------------------------------------------------------------------------
 
@@ -545,7 +344,7 @@ class BaseSessionManager:
         if self.container_manager.get_data_dir(entry.user_id, entry.session_id) is not None and os.geteuid() == 0:
             return None
         try:
-            self._use(entry, self.container_manager.empty_workspace)
+            entry.use(self.container_manager.empty_workspace)
         except PodkitError as exc:
             return exc
         return None
@@ -564,7 +363,7 @@ class BaseSessionManager:
                     continue
                 try:
                     if session.is_expired() or entry.was_busy:
-                        entry.was_busy = self._busy(entry)
+                        entry.was_busy = entry.is_busy()
                     if entry.was_busy:
                         session.last_active_at = utc_now()
                     elif session.is_expired():
@@ -574,10 +373,6 @@ class BaseSessionManager:
                 except PodkitError as exc:  # the others expire all the same
                     _logger.warning("session %r could not be closed: %s", entry.session_id, exc)
         return closed
-
-    def _busy(self, entry: SessionEntry) -> bool:
-        container_id = entry.session.container_id if entry.session else None
-        return entry.in_use or (container_id is not None and self.container_manager.is_busy(container_id))
 
     def cleanup_all(self) -> None:
         """Stop the health monitor and close every session. Twice is harmless.
@@ -610,8 +405,8 @@ class BaseSessionManager:
         if entry is None:
             return
         with entry.lock:
-            if entry.session is not None and entry.session.container_id == container_id:
-                self._bring_up(entry)
+            if entry.serves(container_id):
+                entry.bring_up()
 
     def mark_failed(self, container_id: str, log: str) -> bool:
         """Mark a broken or missing container's session `ERROR`. Its next command recreates it.
@@ -627,15 +422,4 @@ class BaseSessionManager:
         if entry is None:
             return False
         with entry.lock:
-            session = entry.session
-            if session is None or session.container_id != container_id:
-                return False
-            info = self._restarts.look_settled(container_id)  # again, now that no recovery is under way
-            if remedy_for(info) not in (Remedy.RESTART, Remedy.RECREATE):
-                return False
-            session.metadata["failure_status"] = str(info.status) if info else "gone"
-            session.metadata["failure_reason"] = reason(info)
-            session.metadata["failure_log"] = log
-            session.status, session.container_id = ContainerStatus.ERROR, None
-        _logger.warning("session %r of user %r failed: %s", session.session_id, session.user_id, reason(info))
-        return True
+            return entry.mark_failed(container_id, log)

@@ -6,9 +6,9 @@ import logging
 from contextlib import suppress
 
 from podkit.backends.base import WorkloadInfo
+from podkit.core._health_protocols import SessionCare
 from podkit.core._remedy import Remedy, reason, remedy_for
 from podkit.core.manager import BaseContainerManager
-from podkit.core.session import SessionCare
 from podkit.errors import PodkitError
 from podkit.monitors.base import BaseThreadMonitor
 

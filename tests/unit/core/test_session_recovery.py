@@ -230,7 +230,7 @@ def test_a_container_that_is_lost_for_ever_is_given_up(
 def test_a_container_that_is_lost_again_and_again_is_given_up_also_by_who_set_no_timeout(
     fake: FakeBackend, sessions: BaseSessionManager, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podkit.core.session._LOST_SECONDS", 0.1)
+    monkeypatch.setattr("podkit.core._session_entry.LOST_SECONDS", 0.1)
     fake.interpose("open_stream", lambda: fake.vanish(id_of(session)), times=1_000_000)
     with within(5), pytest.raises(ContainerNotFound):
         run(sessions)
@@ -239,7 +239,7 @@ def test_a_container_that_is_lost_again_and_again_is_given_up_also_by_who_set_no
 def test_a_session_that_is_closed_again_and_again_is_given_up(
     fake: FakeBackend, sessions: BaseSessionManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("podkit.core.session._LOST_SECONDS", 0.1)
+    monkeypatch.setattr("podkit.core._session_entry.LOST_SECONDS", 0.1)
     fake.fail("start_workload", ContainerNotFound("closed by another process"), times=1_000_000)
     with within(5), pytest.raises(ContainerNotFound):
         sessions.create_session("bob", "2")

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
-from podkit.core._session_table import SessionEntry, SessionTable
+from podkit.core._session_entry import SessionEntry
+from podkit.core._session_table import SessionTable
+from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, Session
 from podkit.errors import InvalidInput, SessionBusy
 from podkit.utils._deadline import Deadline
@@ -20,8 +22,8 @@ def a_session(container_id: str = "f" * 64) -> Session:
 
 
 @pytest.fixture
-def table() -> SessionTable:
-    return SessionTable()
+def table(manager: SimpleContainerManager) -> SessionTable:
+    return SessionTable(manager)
 
 
 def test_an_entry_with_a_session_stays_and_is_found_by_its_container(table: SessionTable) -> None:
@@ -111,13 +113,13 @@ def test_an_entry_that_another_thread_holds_is_waited_for_until_the_callers_dead
     thread.join()
 
 
-def test_an_entry_is_in_use_inside_the_block_and_idle_only_from_its_end_on(table: SessionTable) -> None:
-    entry = SessionEntry("bob", "1")
+def test_an_entry_is_in_use_inside_the_block_and_idle_only_from_its_end_on(manager: SimpleContainerManager) -> None:
+    entry = SessionEntry(manager, "bob", "1")
     entry.session = a_session()
-    with entry.using():
-        with entry.using():
-            assert entry.in_use
-        assert entry.in_use
+    with entry.in_use():
+        with entry.in_use():
+            assert entry.is_busy()
+        assert entry.is_busy()
         entry.session.last_active_at = entry.session.last_active_at.replace(year=2020)
-    assert not entry.in_use
+    assert not entry.is_busy()
     assert entry.session.idle_seconds < 5

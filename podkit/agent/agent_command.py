@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import errno
-import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 from podkit.agent.channel import Channel, ChannelBroken, ParentsChannel
 from podkit.agent.channel_call import WINDOW_BYTES
 from podkit.agent.command_output import Outcome, OutputBuffer
-from podkit.agent.command_request import CommandRequest, refused_user
-from podkit.agent.protocol import EndFlag, Failure, StartFlag
+from podkit.agent.command_request import CommandRequest, Place
+from podkit.agent.protocol import EndFlag, StartFlag
+from podkit.agent.recovery import Recovery
+from podkit.agent.silence import PING_SECONDS, SILENT_SECONDS, Silence, SilenceWatch
+from podkit.agent.start_failure import settle_not_started
 from podkit.backends.base import Stream
-from podkit.errors import (
-    CommandInterrupted,
-    ContainerError,
-    ContainerNotRunning,
-    EngineTimeout,
-    InvalidInput,
-    PodkitError,
-    SessionBusy,
-)
+from podkit.errors import CommandInterrupted, EngineTimeout, InvalidInput, PodkitError, SessionBusy
 from podkit.utils._deadline import NEVER, Deadline, held, tried
 from podkit.utils._fork import renew_after_fork
 
@@ -38,11 +31,8 @@ KILL_GRACE_SECONDS = 1.2
 _SEND_SECONDS = 30.0  # an agent that takes nothing for so long has been stopped
 _CREDIT_BYTES = WINDOW_BYTES // 4
 _INPUT_BYTES = 256 << 10  # sent at once: what others send waits meanwhile
-_PING_SECONDS = 1.0
 _LATE_SECONDS = 0.5  # for reading what is there already of a command that is over its time
-_ERRNO_MAX = 4095  # the kernel's last
-_SILENT_SECONDS = 3.0  # an agent that was silent for longer is asked for a sign of life while a command is waited for
-_NOT_EXECUTABLE, _NOT_FOUND, _KILLED = 126, 127, 137
+_KILLED = 137
 _READING = "reading the command's output"
 _LATE = "the agent did not end the command in time"
 _PAUSED = "the container is paused: unpause it, such as with 'docker unpause'; the command does not run on then"
@@ -52,53 +42,8 @@ class StillRunning(Exception):
     """The caller's patience is over, the command is not. Internal: whoever waits for it goes on, or gives up."""
 
 
-class Silence(Enum):
-    """Why an agent says nothing."""
-
-    BUSY = "busy"
-    PAUSED = "paused"
-    GONE = "gone"
-
-
-class Recovery(Protocol):
-    """What to do when the agent cannot tell a command's end. Implemented by whoever opens channels.
-
-    Each method completes the outcome, or raises what the caller has to know.
-    """
-
-    def lost(self, cause: ChannelBroken, outcome: Outcome) -> None:
-        """The channel broke."""
-        ...
-
-    def stuck(self, cause: EngineTimeout, outcome: Outcome) -> None:
-        """The agent is silent: restart the container."""
-        ...
-
-    def survived(self, outcome: Outcome) -> None:
-        """The agent could not kill everything: restart the container."""
-        ...
-
-    def explain(self, silent_seconds: float, deadline: Deadline) -> Silence:
-        """Find out why an agent with an open stream says nothing."""
-        ...
-
-
-class Place(NamedTuple):
-    """Where a command runs.
-
-    Attributes:
-        user: who runs it; `""` for the agent's own user.
-        working_dir: the container's.
-        home: whether `HOME` is to be the user's.
-    """
-
-    user: str
-    working_dir: str
-    home: bool
-
-
 class AgentCommand:
-    """A command for the agent. Nothing is sent before `start` or `communicate`.
+    """A command for the agent. Nothing is sent before `send` or `start`.
 
     One thread may take output while others write, signal or kill: each has its own way into the channel. To a forked
     child it is over, with `CommandInterrupted`.
@@ -125,7 +70,7 @@ class AgentCommand:
         self._deadline = Deadline.after(None if request.timeout is None else request.timeout + KILL_GRACE_SECONDS)
         self._unpaid = 0  # bytes of output that were taken, and not given back as credit
         self._stuck: EngineTimeout | None = None
-        self._looked_at = self._began
+        self._silence = SilenceWatch(channel, recovery.explain)
         self._after_fork()
         renew_after_fork(self)
 
@@ -268,7 +213,7 @@ class AgentCommand:
 
     def _wait(self, ready: Callable[[], object], deadline: Deadline) -> bool:
         """Wait as `Channel.wait` does, checking now and then for an agent."""
-        while not (found := self._channel.wait(self._call, ready, deadline.at_most(_SILENT_SECONDS))):
+        while not (found := self._channel.wait(self._call, ready, deadline.at_most(SILENT_SECONDS))):
             if deadline.expired:
                 break
             self._look(deadline)
@@ -278,21 +223,11 @@ class AgentCommand:
 
     def _look(self, deadline: Deadline) -> None:
         """Close a channel whose agent is gone. A cut network or a stopped agent leaves its stream open."""
-        now, silent = time.monotonic(), self._channel.silent_seconds
-        if silent < _SILENT_SECONDS or now - self._looked_at < _SILENT_SECONDS:
-            return
-        self._looked_at = now
-        try:
-            self._channel.ping(deadline.at_most(_PING_SECONDS))
-        except EngineTimeout:
-            if deadline.expired:
-                return
-            # what is over its time has to be ended, whoever is silent
-            why = self._recovery.explain(silent, deadline)
-            if why is Silence.GONE:
-                self._channel.close()
-            elif why is Silence.PAUSED and self._is_unheard():
-                self._give_up_paused()
+        found = self._silence.look(deadline)
+        if found is Silence.GONE:
+            self._channel.close()
+        elif found is Silence.PAUSED and self._is_unheard():
+            self._give_up_paused()
 
     def _is_unheard(self) -> bool:
         """Whether the agent was silent since the command was sent."""
@@ -323,37 +258,6 @@ class AgentCommand:
             raise self.error
 
     # --- output and the end ---------------------------------------------------------------------------
-
-    def communicate(self, patience: Deadline = NEVER) -> Outcome:
-        """Send it with its input, take its output, wait for its end.
-
-        Args:
-            patience: how long to wait for it; it is left to end by itself then.
-
-        Raises:
-            StillRunning: `patience` is over.
-            ContainerNotRunning: the container reached the end of its lifetime; nothing was run.
-            CommandInterrupted: the container or the engine ended under it.
-            InvalidInput: there is no such user or directory; nothing was run.
-        """
-        try:
-            self.send()
-            if self.request.input is not None:
-                self.feed(self.request.input, None if patience is NEVER else patience.remaining)
-                self.end_input()
-            while self.take(patience=patience) is not None:
-                pass
-        except StillRunning:
-            self.leave()
-            raise
-        except PodkitError as exc:
-            if exc is not self.error:  # a callback's own
-                self.abandon()
-            raise
-        except BaseException:  # Ctrl-C, or a callback: the command must not outlive its caller
-            self.abandon()
-            raise
-        return self.outcome
 
     def feed(self, data: bytes | memoryview, patience_seconds: float | None = None) -> bool:
         """Send input as the command takes it. Counts output; returns whether it took all.
@@ -484,14 +388,14 @@ class AgentCommand:
     def _finish(self) -> None:
         """Fill the outcome with the end that the agent told."""
         if (failed := self._call.failed) is not None:
-            self._settle(lambda: _not_started(self.request, *failed, self.outcome))
+            self._settle(lambda: settle_not_started(self.request, *failed, self.outcome))
             return
         assert self._call.ended is not None
         code, flags = self._call.ended
         self.outcome.exit_code = code
         if (code == _KILLED or EndFlag.LOST in flags) and not self._call.timed_out:
             try:  # a container that is ending kills its commands before its agent
-                self._channel.ping(self._deadline.at_most(_PING_SECONDS))
+                self._channel.ping(self._deadline.at_most(PING_SECONDS))
             except (ChannelBroken, EngineTimeout) as exc:
                 self._settle_loss(exc)
                 return
@@ -538,47 +442,3 @@ class AgentCommand:
 def _raise(error: PodkitError, cause: Exception | None = None) -> NoReturn:
     """Be a `raise` where only a call can stand."""
     raise error from cause
-
-
-def _not_started(request: CommandRequest, failure: int, error: int, outcome: Outcome) -> None:
-    if failure == Failure.NO_PROGRAM and error != errno.E2BIG:
-        outcome.exit_code, why = why_no_program(request.argv[0], error)
-        outcome.stderr.feed(f"podkit: {why}\n".encode(errors="replace"))
-        return
-    raise why_not_started(request, failure, error)
-
-
-def why_no_program(program: str, error: int) -> tuple[int, str]:
-    """Return exit code and reason of an unusable program, as a shell does."""
-    code = _NOT_FOUND if error in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
-    return code, f"cannot run {program!r}: {_reason(error)}"
-
-
-def _reason(error: int) -> str:
-    return os.strerror(error) if error <= _ERRNO_MAX else f"error {error}"
-
-
-def why_not_started(request: CommandRequest, failure: int, error: int) -> PodkitError:
-    """Return the error of a command that did not start. Its program is not the reason."""
-    why = _reason(error)
-    if failure == Failure.NO_USER:
-        return refused_user(request.user) if error == errno.ENOENT else refused_user(request.user, why)
-    if failure == Failure.NO_DIRECTORY and (where := request.working_dir) is not None:
-        below = "" if where.startswith("/") else ", which lies below the container's own"
-        cure = "; make it first" if error == errno.ENOENT else ": name another one"
-        return InvalidInput(f"the command cannot run in working_dir {where!r}{below}: {why}{cure}")
-    if failure == Failure.NO_DIRECTORY:
-        return ContainerError(
-            f"the container's working_dir cannot be entered: {why}; a command has put something else there: "
-            "name another working_dir, or close the session"
-        )
-    if failure == Failure.NO_PROGRAM:
-        return InvalidInput("the command and its environment are too long for the container's kernel: use a file")
-    if failure == Failure.NO_AGENT:
-        return ContainerNotRunning(
-            f"podkit's agent can start nothing any more and was given up ({why}): a command has lowered its resource "
-            "limits; nothing was run, and the next command gets another agent"
-        )
-    if error in (errno.EMFILE, errno.ENFILE):
-        return ContainerError(f"no process could be made in the container ({why}): run fewer of them at once")
-    return ContainerError(f"no process could be made in the container ({why}): see pids_limit and memory_limit")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from podkit.agent.command_output import MAX_OUTPUT_BYTES, TextCallback
 from podkit.errors import InvalidInput
 from podkit.utils import _checks
 from podkit.utils._checks import CommandLike, StrPath
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +81,20 @@ class CommandRequest:
     def directory_in(self, working_dir: str) -> str:
         """Return its directory, given the container's working directory."""
         return working_dir if self.working_dir is None else posixpath.join(working_dir, self.working_dir)
+
+
+class Place(NamedTuple):
+    """Where a command runs.
+
+    Attributes:
+        user: who runs it; `""` for the agent's own user.
+        working_dir: the container's.
+        home: whether `HOME` is to be the user's.
+    """
+
+    user: str
+    working_dir: str
+    home: bool
 
 
 def refused_user(user: str | None, why: str = "there is no such user or group in the container") -> InvalidInput:

@@ -12,9 +12,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from podkit._models.status import ContainerStatus
-from podkit.agent.agent_command import AgentCommand
 from podkit.agent.command_output import Outcome, OutputBuffer
 from podkit.agent.command_request import CommandRequest
 from podkit.agent.runner import GRACE_SECONDS, Restarts, ended, latest, needs_agent, running
@@ -43,6 +43,9 @@ _INLINE_INPUT_BYTES = 64 << 10  # fits the socket's empty buffer, so that writin
 SAME_RUN_SECONDS = 0.25
 _KILLED = 137
 _NO_AGENT = "no agent was asked for"
+
+if TYPE_CHECKING:
+    from podkit.agent.agent_command import AgentCommand
 
 _logger = logging.getLogger(__name__)
 

@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NoReturn
 
-from podkit.agent.agent_command import StillRunning, why_no_program, why_not_started
+from podkit.agent.agent_command import StillRunning
 from podkit.agent.command_output import Outcome
 from podkit.agent.command_request import CommandRequest
+from podkit.agent.communicate import communicate
 from podkit.agent.protocol import Failure
 from podkit.agent.runner import Runner, latest
+from podkit.agent.start_failure import why_no_program, why_not_started
 from podkit.errors import (
     CommandInterrupted,
     ContainerError,
@@ -327,7 +329,7 @@ class ContainerProcesses:
         deadline = deadline.sooner(latest(request.timeout))
         execution = self._runner.prepare(container_id, request, deadline)
         try:
-            return execution.communicate(deadline)
+            return communicate(execution, deadline)
         except StillRunning:
             raise EngineTimeout("the container did not answer in time; where its engine does, try again") from None
 

@@ -29,24 +29,12 @@ from podkit.core._startup import wait_until_up
 from podkit.core._workspace import Workspaces, open_to_every_user
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.isolation import Isolation
-from podkit.errors import (
-    InvalidInput,
-    PodkitError,
-)
-from podkit.utils._checks import (
-    StrPath,
-    check_absolute_path,
-    check_path_text,
-    check_prefix,
-    shown,
-)
+from podkit.errors import InvalidInput, PodkitError
+from podkit.utils._checks import StrPath, check_absolute_path, check_path_text, check_prefix, shown
 from podkit.utils._clock import utc_now
 from podkit.utils._deadline import CLEAN_UP_SECONDS
 from podkit.utils._workspace_dirs import drop_empty_workspace, remove_tree
-from podkit.utils.paths import (
-    DEFAULT_WORKING_DIR,
-    get_workspace_path,
-)
+from podkit.utils.paths import DEFAULT_WORKING_DIR, get_workspace_path
 
 if TYPE_CHECKING:
     from podkit.core.models import ContainerConfig

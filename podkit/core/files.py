@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePath, PurePosixPath
-from typing import Literal, Protocol, TypeVar
+from pathlib import Path, PurePath
+from typing import Protocol, TypeVar
 
-from podkit.agent.file_records import Entry
-from podkit.agent.file_requests import printable
 from podkit.agent.files import READ_LIMIT_BYTES, ContainerFiles, Progress
 from podkit.agent.runner import latest
-from podkit.errors import FileError, FileMissing, InvalidInput, NotADirectory, NotText
+from podkit.core._file_info import Downloaded, FileInfo, FileType, as_text, file_info
+from podkit.errors import FileError, FileMissing, InvalidInput, NotADirectory
 from podkit.utils import _checks
 from podkit.utils._checks import StrPath
 from podkit.utils._deadline import NEVER, Deadline
@@ -24,64 +20,11 @@ from podkit.utils.paths import resolve_container_path, resolve_file_path
 __all__ = ["Downloaded", "FileInfo", "FileType", "Progress", "SessionFiles"]
 
 T = TypeVar("T")
-FileType = Literal["file", "directory", "symlink", "other"]
-
 MAX_ENTRIES = 10_000
 MAX_DOWNLOAD_BYTES = 1 << 30
 MAX_DOWNLOAD_FILES = 10_000
 
-_TYPES: dict[int, FileType] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 _NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """A file, a directory or anything else with a name.
-
-    Attributes:
-        path: absolute, inside.
-        type: `other` is a device, a FIFO or a socket.
-        size: in bytes.
-        mode: its permission bits, such as `0o644`.
-        uid: the number of its owner, inside.
-        gid: the number of its group, inside.
-        modified_at: the last change of its content, UTC. The container says it: it may be any time.
-        target: the text of a symlink; `None` for anything else.
-    """
-
-    path: Path
-    type: FileType
-    size: int
-    mode: int
-    uid: int
-    gid: int
-    modified_at: datetime
-    target: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.name
-
-
-@dataclass(frozen=True, slots=True)
-class Downloaded:
-    """What `download` has written.
-
-    Attributes:
-        path: on this host.
-        files: how many regular files.
-        size: how many bytes.
-        skipped: paths, below the one that was asked for, of what was left out: symlinks, devices, FIFOs, sockets.
-    """
-
-    path: Path
-    files: int
-    size: int
-    skipped: tuple[str, ...] = ()
-
-
 _FileInfos = list[FileInfo]  # in the class that name is a method
 
 
@@ -219,7 +162,7 @@ class SessionFiles:
         inside, most = resolve_container_path(path), _checks.check_count(max_entries, "max_entries")
         who = _user(user)
         entries = self._use(lambda files, id: files.list(id, inside, most, user=who))
-        return [_info(inside / os.fsdecode(entry.below), entry) for entry in sorted(entries)]
+        return [file_info(inside / os.fsdecode(entry.below), entry) for entry in sorted(entries)]
 
     def stat(self, path: str | PurePath, *, follow_symlinks: bool = True, user: str | None = None) -> FileInfo:
         """Return a `FileInfo` of whatever has this name.
@@ -233,7 +176,7 @@ class SessionFiles:
             FileMissing: nothing has it, or the symlink leads nowhere.
         """
         inside, who = resolve_container_path(path), _user(user)
-        return _info(inside, self._use(lambda files, id: files.stat(id, inside, follow=follow_symlinks, user=who)))
+        return file_info(inside, self._use(lambda files, id: files.stat(id, inside, follow=follow_symlinks, user=who)))
 
     def exists(self, path: str | PurePath, *, follow_symlinks: bool = True, user: str | None = None) -> bool:
         """Whether something has this name.
@@ -447,40 +390,5 @@ def _check_progress(value: object) -> None:
         raise InvalidInput(f"progress={_checks.shown(value)}: pass what can be called with two numbers, or None")
 
 
-def as_text(data: bytes, path: PurePath) -> str:
-    """Decode a file. `path` is for the message.
-
-    Raises:
-        NotText: it is not UTF-8.
-    """
-    try:
-        return data.decode()
-    except UnicodeDecodeError as exc:
-        why = f"it is not UTF-8 (byte {exc.start}): read it as bytes, with files.read_bytes"
-        raise NotText(f"cannot read '{printable(path)}' as text: {why}", filename=str(path)) from exc
-
-
 def _user(value: str | None) -> str | None:
     return None if value is None else _checks.check_user(value)
-
-
-def _info(path: PurePosixPath, entry: Entry) -> FileInfo:
-    kind = _TYPES.get(stat.S_IFMT(entry.mode), "other")
-    return FileInfo(
-        path=Path(path),
-        type=kind,
-        size=entry.size,
-        mode=stat.S_IMODE(entry.mode),
-        uid=entry.uid,
-        gid=entry.gid,
-        modified_at=_moment(entry.modified_seconds, entry.modified_nanoseconds),
-        target=os.fsdecode(entry.link) if kind == "symlink" else None,
-    )
-
-
-def _moment(seconds: int, nanoseconds: int) -> datetime:
-    """Return a time that the container chose. One beyond all calendars becomes their end."""
-    try:
-        return _EPOCH + timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC) if seconds > 0 else datetime.min.replace(tzinfo=UTC)

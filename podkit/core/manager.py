@@ -23,14 +23,8 @@ from podkit.core._mounts import mount_to_dict
 from podkit.core._record import ContainerRecord
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler
-from podkit.errors import (
-    PathNotMapped,
-)
-from podkit.utils._checks import (
-    CommandLike,
-    StrPath,
-    check_content,
-)
+from podkit.errors import PathNotMapped
+from podkit.utils._checks import CommandLike, StrPath, check_content
 from podkit.utils._workspace_dirs import make_workspace
 from podkit.utils.paths import (
     DEFAULT_WORKING_DIR,

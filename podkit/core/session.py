@@ -14,21 +14,15 @@ from podkit.agent.command_output import TextCallback
 from podkit.agent.command_request import CommandRequest
 from podkit.agent.runner import latest
 from podkit.backends.base import Deadline
+from podkit.core._file_info import as_text
 from podkit.core._health_protocols import HealthMonitor
 from podkit.core._session_entry import SessionEntry
 from podkit.core._session_table import SessionTable
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
-from podkit.core.files import as_text
 from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager
-from podkit.errors import (
-    FileError,
-    InvalidInput,
-    PodkitError,
-    SessionConflict,
-    SessionNotFound,
-)
+from podkit.errors import FileError, InvalidInput, PodkitError, SessionConflict, SessionNotFound
 from podkit.utils._checks import CommandLike, StrPath, check_content
 from podkit.utils._clock import utc_now
 from podkit.utils._deadline import NEVER, tried

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
-from typing import Literal, Protocol, Self, TypeVar, get_args
+from typing import Protocol, Self, TypeVar, get_args
 
 from podkit.agent.command_request import CommandRequest
 from podkit.agent.processes import PROCESSES_MAX, ContainerProcesses, Left, Row
@@ -17,7 +16,8 @@ from podkit.core.command import check_signal
 from podkit.core.manager import BaseContainerManager
 from podkit.core.session import BaseSessionManager
 from podkit.errors import CommandInterrupted, InvalidInput, PodkitError, ProcessNotFound, ProcessStillRunning
-from podkit.processes._names import NAME_MAX_BYTES, default_name, is_name
+from podkit.processes._arguments import StreamName, check_name, check_process_id, check_seconds, check_stream
+from podkit.processes._names import default_name
 from podkit.processes.models import LogPiece, Process, ProcessStatus, bring_up_to_date, to_note, to_process, vanish
 from podkit.utils import _checks
 from podkit.utils._checks import CommandLike, StrPath
@@ -27,17 +27,13 @@ from podkit.utils._fork import renew_after_fork
 T = TypeVar("T")
 Action = Callable[[ContainerProcesses, str], T]  # its second argument is the container's id
 
-StreamName = Literal["stdout", "stderr"]
-
 STOP_SECONDS = 10.0
 PIECE_BYTES = 1 << 20
 LOG_MAX_BYTES = (10 << 20) + (128 << 10)
 """More than is ever kept of a stream: 10 MiB, and what is printed while the oldest half of that is dropped."""
 
 _WAIT_SECONDS = 10.0  # how long one question waits for an answer
-_LONGEST_SECONDS = 86_400.0
 _OFFSET_MAX = 1 << 62
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _InContainer(Protocol):
@@ -235,7 +231,7 @@ class ProcessManager:
             EngineTimeout: the engine does not say so within two seconds of that.
         """
         check_process_id(id)
-        seconds = None if timeout is None else _check_seconds(timeout)
+        seconds = None if timeout is None else check_seconds(timeout)
         patience, answered = Deadline.after(seconds), latest(seconds)
         while True:
             process = self._look(id, min(_WAIT_SECONDS, patience.remaining), answered)
@@ -294,7 +290,7 @@ class ProcessManager:
             max_bytes: the most to return, 1 MiB by default.
         """
         check_process_id(id)
-        _check_stream(stream)
+        check_stream(stream)
         if type(offset) is not int or abs(offset) > _OFFSET_MAX:
             raise InvalidInput(f"offset={_checks.shown(offset)}: pass a whole number of bytes, from -2**62 to 2**62")
         size = min(_checks.check_size(max_bytes, "max_bytes"), LOG_MAX_BYTES)
@@ -349,7 +345,7 @@ class ProcessManager:
             EngineTimeout: the engine does not answer within two seconds of that; some may have been written.
         """
         check_process_id(id)
-        content, seconds = _checks.check_content(data, "data"), _check_seconds(timeout)
+        content, seconds = _checks.check_content(data, "data"), check_seconds(timeout)
         answered = latest(seconds)
         return self._use(
             lambda processes, container: processes.write(container, id, content, seconds, deadline=answered), answered
@@ -390,7 +386,7 @@ class ProcessManager:
         check_process_id(id)
         if not isinstance(force, bool):
             raise InvalidInput(f"force={_checks.shown(force)}: pass True to kill at once, else False")
-        milliseconds = 0 if force else round(_check_seconds(timeout) * 1000)
+        milliseconds = 0 if force else round(check_seconds(timeout) * 1000)
 
         def stop(processes: ContainerProcesses, container: str) -> bool:
             try:
@@ -421,33 +417,3 @@ class ProcessManager:
 
     def __repr__(self) -> str:
         return f"ProcessManager(user_id={self.user_id!r}, session_id={self.session_id!r})"
-
-
-def check_process_id(id: object) -> str:
-    """Accept the id of a process."""
-    text = _checks.check_text(id, "id")
-    if not _UUID.fullmatch(text):
-        raise InvalidInput(f"id={_checks.shown(text)} is no process's: pass the id of a Process, a UUID")
-    return text
-
-
-def check_name(value: object) -> str:
-    """Accept a name: a printable line of 1 to 200 bytes."""
-    name = _checks.check_text(value, "name")
-    if not is_name(name):
-        raise InvalidInput(
-            f"name={_checks.shown(name)}: pass 1 to {NAME_MAX_BYTES} bytes of text without control characters"
-        )
-    return name
-
-
-def _check_stream(value: object) -> None:
-    if value not in get_args(StreamName):
-        raise InvalidInput(f"stream={_checks.shown(value)}: pass 'stdout' or 'stderr'")
-
-
-def _check_seconds(value: object) -> float:
-    seconds = _checks.check_age(value, "timeout")
-    if isinstance(value, bool) or seconds > _LONGEST_SECONDS:
-        raise InvalidInput(f"timeout={_checks.shown(value)}: pass seconds, at most {_LONGEST_SECONDS:g}")
-    return seconds

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from podkit.agent.agent_command import AgentCommand, Place, Silence
+from podkit.agent.agent_command import AgentCommand
 from podkit.agent.channel import Channel, ChannelBroken
 from podkit.agent.command_output import Outcome
-from podkit.agent.command_request import CommandRequest
+from podkit.agent.command_request import CommandRequest, Place
+from podkit.agent.silence import Silence
 from podkit.backends.base import Deadline
 from podkit.errors import CommandInterrupted, EngineTimeout
 from tests.support.agent import SECONDS, ProcessStream, soon

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from podkit.agent.agent_command import AgentCommand, Place, Silence
+from podkit.agent.agent_command import AgentCommand
 from podkit.agent.channel import Channel, ChannelBroken
 from podkit.agent.command_output import Outcome
-from podkit.agent.command_request import CommandRequest
+from podkit.agent.command_request import CommandRequest, Place
 from podkit.agent.protocol import FromAgent, ToAgent, encode
+from podkit.agent.silence import Silence
 from podkit.errors import CommandInterrupted, EngineTimeout
 from podkit.utils._deadline import Deadline
 from tests.support.waiting import within

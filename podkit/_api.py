@@ -89,9 +89,9 @@ class SessionProxy:
             environment: added to the container's.
             timeout: seconds after which the command is killed; `None` for no limit.
             user: who runs it; by default the container's user.
-            input: what it reads; by default nothing.
+            input: its standard input; empty by default.
             max_output_bytes: how much of each stream is kept, 10 MiB by default; the rest is read and dropped.
-            on_stdout: called with each piece of text as it comes, in this thread. What it raises ends the command.
+            on_stdout: called with each piece of text as it comes, in this thread. An exception of it ends the command.
             on_stderr: the same for the error stream.
 
         Returns:
@@ -132,8 +132,8 @@ class SessionProxy:
     ) -> Command:
         """Start a command and return it running, to be read, written to, signalled and ended.
 
-        The arguments are those of `execute_command`. Use it as a context manager: what still runs at the end of the
-        block is killed.
+        The arguments are those of `execute_command`. Use it as a context manager: it kills the command at the end of
+        the block.
 
         Raises:
             NotSupported: commands go through the engine's exec in this container; `isolation` says why.
@@ -174,7 +174,7 @@ class SessionProxy:
 
     @property
     def isolation(self) -> Isolation:
-        """What holds the session in. Asks the engine and the container each time.
+        """The session's isolation. Asks the engine and the container each time.
 
         Raises:
             SessionNotFound: the session was closed.
@@ -261,7 +261,7 @@ def get_docker_session(
     Args:
         user_id: any text of 1 to 1,024 bytes.
         session_id: the same.
-        config: what to make the container of; `None` takes what exists, else the defaults.
+        config: of the container; `None` takes the existing one, else the defaults.
         workspace: a directory in which podkit makes one for each session, mounted on `/workspace`; by default nothing
             of the host is mounted.
         workspace_host: the same directory as the engine sees it, where that differs and podkit cannot find it out.
@@ -269,7 +269,7 @@ def get_docker_session(
     Raises:
         InvalidInput: a value cannot be right.
         SessionConflict: the session exists with another configuration or workspace.
-        EngineUnavailable: no Docker engine answers; the message says what was tried.
+        EngineUnavailable: no Docker engine answers; the message lists the addresses tried.
         ContainerFailedToStart: the container did not stay up.
         EngineError: the engine refused; a more exact class where one fits.
     """
@@ -311,7 +311,7 @@ def run_in_docker(
     Args:
         command: a `str` is run by `sh -c`, a list as it is.
         image: by default that of `ContainerConfig`.
-        files: what to write first: path -> content; relative paths land under `/workspace`.
+        files: written first: path -> content; relative paths land under `/workspace`.
         environment: variables of the command.
         working_dir: absolute, made where it is missing; by default `/workspace`.
         command_timeout: seconds after which the command is killed; `None` for no limit.

@@ -1,7 +1,7 @@
 """Every error that podkit raises, in one tree.
 
-A command that fails is a result, not an error; what is raised here says that the sandbox, the engine or the caller
-failed. A class exists where a caller can do something different about it; the message says what.
+A failing command is a result, not an error. These errors mean that the sandbox, the engine or the caller failed. There
+is a class where a caller can react in another way; the message says how.
 
 ```
 PodkitError
@@ -78,7 +78,7 @@ class EngineError(PodkitError):
 
 
 class EngineUnavailable(EngineError, ConnectionError):
-    """No engine answers, or it went away. The message lists what was tried, in order."""
+    """No engine answers, or it went away. The message lists the addresses tried, in order."""
 
 
 class EngineAccessDenied(EngineUnavailable):
@@ -86,7 +86,7 @@ class EngineAccessDenied(EngineUnavailable):
 
 
 class EngineTimeout(EngineError, TimeoutError):
-    """The engine did not answer before the deadline. What was asked may still happen."""
+    """The engine did not answer before the deadline. The request may still succeed."""
 
 
 class ImageNotFound(EngineError):
@@ -162,7 +162,7 @@ class CommandError(PodkitError):
     """Something happened to a command.
 
     Attributes:
-        result: what is known of it, with the output so far; `None` where nothing is.
+        result: as far as known, with the output so far; `None` if nothing is.
     """
 
     def __init__(self, message: str = "", *, result: ProcessResult | None = None) -> None:

@@ -30,8 +30,8 @@ KILL_GRACE_SECONDS = 1.2
 
 _SEND_SECONDS = 30.0  # an agent that takes nothing for so long has been stopped
 _CREDIT_BYTES = WINDOW_BYTES // 4
-_INPUT_BYTES = 256 << 10  # sent at once: what others send waits meanwhile
-_LATE_SECONDS = 0.5  # for reading what is there already of a command that is over its time
+_INPUT_BYTES = 256 << 10  # sent at once: other commands' frames wait meanwhile
+_LATE_SECONDS = 0.5  # for the remaining output of a timed-out command
 _KILLED = 137
 _READING = "reading the command's output"
 _LATE = "the agent did not end the command in time"
@@ -39,7 +39,7 @@ _PAUSED = "the container is paused: unpause it, such as with 'docker unpause'; t
 
 
 class StillRunning(Exception):
-    """The caller's patience is over, the command is not. Internal: whoever waits for it goes on, or gives up."""
+    """The caller's patience is over, the command is not. Internal: its waiter goes on, or gives up."""
 
 
 class AgentCommand:
@@ -49,9 +49,9 @@ class AgentCommand:
     child it is over, with `CommandInterrupted`.
 
     Attributes:
-        outcome: what is known of it so far.
+        outcome: so far.
         ended: whether `outcome` is complete.
-        error: what its caller has to be told in place of a result; `None` where there is a result.
+        error: for its caller in place of a result; `None` if there is a result.
     """
 
     def __init__(self, channel: Channel, request: CommandRequest, place: Place, recovery: Recovery) -> None:
@@ -147,7 +147,7 @@ class AgentCommand:
             return call.input_credit > 0 or call.input_refused or call.over
 
         while pending:
-            self._channel.is_quiet()  # hears what is there already: perhaps that the command reads no more
+            self._channel.is_quiet()  # reads pending frames: perhaps the command reads no more
             self._guard(lambda: self._wait(ready, self._deadline) or _raise(EngineTimeout(_LATE)))
             if call.input_refused or call.over or self.ended:
                 raise BrokenPipeError(errno.EPIPE, self._why_no_input())
@@ -331,7 +331,7 @@ class AgentCommand:
         """Wait for a piece of output and count it. `None` once the command has ended.
 
         Args:
-            enough: gives an empty piece as soon as this is true.
+            enough: returns an empty piece as soon as this is true.
             patience: how long to wait.
 
         Raises:
@@ -415,7 +415,7 @@ class AgentCommand:
         timeout = self.request.timeout
         late = cause if isinstance(cause, EngineTimeout) else self._stuck
         if late is not None and self._recovery.explain(0, NEVER) is Silence.PAUSED:
-            self._give_up_paused()  # whoever paused the container wants it as it is
+            self._give_up_paused()  # somebody paused the container on purpose: do not restart it
         elif late is not None:
             self.outcome.timed_out = timeout is not None and time.monotonic() - self._began >= timeout
             self._settle(lambda: self._recovery.stuck(late, self.outcome))

@@ -9,7 +9,7 @@ from podkit.backends.base import Chunk, ExecStream, Stream
 from podkit.errors import EngineUnavailable
 from podkit.utils._deadline import Deadline
 
-_REST_SECONDS = 0.1  # how long after the news of its end what the channel has written may still be on its way
+_REST_SECONDS = 0.1  # the channel's last bytes may still be on their way when the news of its end has come
 
 
 class AttachedStream:
@@ -25,7 +25,7 @@ class AttachedStream:
     def __init__(self, stream: ExecStream) -> None:
         self._stream = stream
         self._exit_code: int | None = None
-        self._rest: deque[Chunk] | None = None  # what is still to be read, once the channel has ended
+        self._rest: deque[Chunk] | None = None  # the unread rest, once the channel has ended
 
     def wait(self, deadline: Deadline) -> bool:
         """See `ExecStream.wait`."""

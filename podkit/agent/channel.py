@@ -1,7 +1,7 @@
 """One open stream to an agent, shared by many commands.
 
 No thread of its own: of the threads that wait for something, one reads the stream for all of them, and passes that
-duty on when it has what it waited for. An idle channel costs a descriptor and nothing else.
+duty on when its own frames have come. An idle channel costs a descriptor and nothing else.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from podkit.utils._fork import renew_after_fork
 
 _COMPLAINT_BYTES = 1 << 10
 _REST_SECONDS = 0.5
-_LOOK_SECONDS = 0.05  # how long what is there already is read past a deadline: a flood has always something there
+_LOOK_SECONDS = 0.05  # how long to read on past a deadline: a flood never ends
 _AT_ONCE = Deadline.after(0)
 _PARENTS = "the channel belongs to the process that this one was forked from"
 _SENDING = "sending to the agent"
 
 
 class ChannelBroken(Exception):
-    """The stream has ended. Internal: whoever runs commands finds out what that means for each.
+    """The stream has ended. Internal: `ChannelRecovery` finds out each command's fate.
 
     Attributes:
-        nothing_sent: the agent had ended its lifetime before it read what this caller sent.
+        nothing_sent: the agent had ended its lifetime before it read this caller's frames.
     """
 
     def __init__(self, why: str, *, nothing_sent: bool = False) -> None:
@@ -71,7 +71,7 @@ class Channel:
         self._waiting: set[Wake] = set()
         self._ids = itertools.count(1)
         self._greeting: int | None = None
-        self._is_foreign = False  # what comes is no agent's, such as the engine's own words where it started none
+        self._is_foreign = False  # the bytes are not an agent's, such as an error text of the engine
         self._broken: str | None = None
         self._said_bye = False
         self._complaint = b""
@@ -113,7 +113,7 @@ class Channel:
             try:
                 if self._takes_over(duty):
                     self._read_what_is_there(Deadline.after(0))
-                    self._heard_at = heard_at  # what was there already is no sign of life of now
+                    self._heard_at = heard_at  # old bytes are no sign of life
             finally:
                 if self._reader is duty:  # here, because a call may be interrupted before it does anything
                     self._reader = None
@@ -122,7 +122,7 @@ class Channel:
 
     @property
     def has_greeted(self) -> bool:
-        """Whether an agent has answered, of whatever version."""
+        """Whether an agent of any version has answered."""
         return self._greeting is not None
 
     def exit_code(self, deadline: Deadline) -> int | None:
@@ -194,8 +194,8 @@ class Channel:
         """Send a command.
 
         Args:
-            call: a new one, which takes what comes of the command.
-            request: what to run.
+            call: a new one, for the command's frames.
+            request: the command.
             user: who runs it; `""` for the agent's own user.
             working_dir: the container's.
             flags: `HOME`, where that is to be the user's; `QUIET`, where nobody waits for the command's number.
@@ -388,7 +388,7 @@ class Channel:
                 self._dispatch_all(chunk.data)
         except (ChannelBroken, ProtocolViolation, PodkitError):
             raise
-        except BaseException:  # what was just read may be lost, and with it the order of the frames
+        except BaseException:  # bytes just read may be lost, and the frames' boundaries with them
             self._break("its reader was interrupted")
             raise
 

@@ -12,8 +12,8 @@ from podkit.backends.base import Stream
 WINDOW_BYTES = 1 << 20
 """How much output of a command may be on its way or unread."""
 
-_OVERDRAFT_BYTES = 4 << 20  # at its end, what is left in its pipes comes whatever the window; a pipe holds up to 1 MiB
-_MERGE_BYTES = 256 << 10  # what one read of the stream may bring
+_OVERDRAFT_BYTES = 4 << 20  # at its end, the rest of its pipes comes beyond the window; a pipe holds up to 1 MiB
+_MERGE_BYTES = 256 << 10  # the most that one read of the stream brings
 _PIECES = 4096  # of unread output; then a stream's output is put together, across pieces of the other one
 _CONTROL_FRAMES = 16  # more of them for one command than any agent sends
 
@@ -39,7 +39,7 @@ class Wake:
 
 
 class Call:
-    """What has come for one command. Filled by whichever thread reads the channel; read by the command's own.
+    """The frames that came for one command. Filled by the thread on duty, read by the command's own.
 
     Attributes:
         id: its number on the channel.
@@ -47,7 +47,7 @@ class Call:
         begun: whether the agent has said anything of it.
         output: pieces that nobody has taken yet.
         pid: of the command's process, inside; `None` until it runs.
-        ended: its exit code and what is known of its end; `None` before.
+        ended: its exit code and the flags of its end; `None` before.
         failed: why nothing was run (a `Failure` and the system's error number); `None` otherwise.
         pong: the answer to a ping.
         input_credit: how many bytes of input may be sent now.
@@ -100,7 +100,7 @@ class Call:
             self._allowed += size
 
     def sent_input(self, size: int) -> None:
-        """Count what was sent of the input."""
+        """Count sent input."""
         self.input_credit -= size
         self._input_sent += size
 

@@ -51,7 +51,7 @@ class Link(NamedTuple):
 
 _ROOT = "0"
 _SIGNALLED = 128
-_BAD_CALL = _SIGNALLED + 31  # SIGSYS: what a seccomp profile kills with
+_BAD_CALL = _SIGNALLED + 31  # SIGSYS: killed by a seccomp profile
 
 
 class _Ended(Exception):
@@ -64,14 +64,14 @@ class _Ended(Exception):
 
 
 class _Slot:
-    """What is kept of one container."""
+    """One container's channels."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # held while a channel is opened or asked for a sign of life
         self.links: dict[str, Link] = {}  # by the user that it is for; `""` is the container's own
-        self.serves_all = False  # the agent is root and has one channel for whatever user
+        self.serves_all = False  # the agent is root: one channel for all users
         self.why_not: str | None = None  # there is no agent in it
-        self.has_answered = False  # there was one: that another cannot be run is the doing of what runs inside
+        self.has_answered = False  # an agent ran here: if none starts now, something inside prevents it
         self.attached: Channel | None = None  # to the channel of its first process, which nobody uses yet
 
     def key(self, user: str | None) -> str:
@@ -275,7 +275,7 @@ class ChannelPool:
         if end.exit_code == NO_SUCH_USER:
             raise refused_user(whose) from end
         if end.exit_code is not None and end.exit_code > _SIGNALLED and end.exit_code != _BAD_CALL:
-            # by something inside: to do without the agent for good would be what that wants
+            # by something inside, which would like podkit to give up the agent for good
             raise ContainerNotRunning(f"the agent in container {info.name} was killed before it answered") from end
         is_unknown = end.exit_code is None and not end.has_greeted
         if is_unknown or end.exit_code == IN_WANT or slot.has_answered:  # the next command finds out

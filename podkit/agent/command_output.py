@@ -32,7 +32,7 @@ class OutputBuffer:
     """
 
     def __init__(self, limit_bytes: int, callback: TextCallback | None = None) -> None:
-        self._kept = BytesIO()  # gives its bytes without copying them
+        self._kept = BytesIO()  # returns its bytes without copying them
         self._room = limit_bytes
         self._callback = callback
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -59,7 +59,7 @@ class OutputBuffer:
 
     @property
     def data(self) -> bytes:
-        """What was kept, as bytes."""
+        """The kept bytes."""
         return self._kept.getvalue()
 
     @property
@@ -73,7 +73,7 @@ class OutputBuffer:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What came of a command, as bytes.
+    """A command's outcome, as bytes.
 
     Attributes:
         stdout: as far as it was kept.

@@ -23,7 +23,7 @@ class CommandRequest:
         environment: added to the container's.
         timeout: seconds, `None` for no limit.
         user: `None` means the container's.
-        input: what the command reads; `None` gives it an empty input.
+        input: for the command to read; `None` is an empty one.
         max_output_bytes: how much of each stream is kept; the rest is read and dropped.
         on_stdout: called with each piece of text as it comes, in the caller's thread, also past the limit.
         on_stderr: the same for the error stream.
@@ -55,7 +55,7 @@ class CommandRequest:
         on_stdout: TextCallback | None = None,
         on_stderr: TextCallback | None = None,
     ) -> CommandRequest:
-        """Check what a caller asked for.
+        """Check a caller's arguments.
 
         Raises:
             InvalidInput: one of the values cannot be right; the message names it and the cure.

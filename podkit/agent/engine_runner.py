@@ -36,7 +36,9 @@ from podkit.utils._usage import UsageCount
 
 _QUIET_SECONDS = 0.05  # how long a stream may be silent before the engine is asked whether the command has ended
 _QUIET_LONGEST_SECONDS = 0.5
-_DRAIN_QUIET_SECONDS = 0.25  # the command has ended, but a child holds its pipes: what it wrote itself is still to come
+_DRAIN_QUIET_SECONDS = (
+    0.25  # the command has ended, but a child holds its pipes: the last of its own output is on its way
+)
 _DRAIN_LONGEST_SECONDS = 1.0
 _LAST_ASK_SECONDS = 0.4
 _INLINE_INPUT_BYTES = 64 << 10  # fits the socket's empty buffer, so that writing it cannot block
@@ -54,7 +56,7 @@ class EngineRunner:
     """A `Runner` over the engine's exec.
 
     A command that times out ends the other commands in the same container with it: their callers get
-    `CommandInterrupted`. What another process runs in a container is not known here: an engine counts execs, and a
+    `CommandInterrupted`. Commands of another podkit in the container are unknown here: an engine counts execs, and a
     health check is an exec too.
     """
 
@@ -77,7 +79,7 @@ class EngineRunner:
         return _NO_AGENT
 
     def is_busy(self, container_id: str, *, deadline: Deadline | None = None) -> bool:
-        """See `Runner.is_busy`; only what this process runs is known."""
+        """See `Runner.is_busy`; it knows only this process's commands."""
         return bool(self._running.get(container_id))
 
     def release(self, container_id: str) -> None:
@@ -158,7 +160,7 @@ class _Run:
         return self._outcome
 
     def _open(self, before: WorkloadInfo) -> ExecStream:
-        """Start the command. If the engine does not confirm, end what may run."""
+        """Start the command. If the engine does not confirm it, kill it."""
         request = self._request
         spec = ExecSpec(
             argv=request.argv,

@@ -1,7 +1,7 @@
 """The records of the agent's part for files. Pure code; the other side is `native/records.h`.
 
-A record is a header of 8 bytes, little-endian (the length of what follows, its type, three zeros), and a body. What
-comes from inside is hostile: every length is bounded, and what cannot be right is a `RecordViolation`.
+A record is a header of 8 bytes, little-endian (the body's length, its type, three zeros), and a body. Records
+from inside are hostile: every length is bounded, and an impossible record is a `RecordViolation`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PIECE_BYTES = 64 << 10
 """The most that one record of data from the agent holds; the other way it may hold more."""
 
 KEEP_MODE = 0xFFFF_FFFF
-"""In place of a mode: the replaced file's, or what the umask leaves of 0666."""
+"""In place of a mode: the replaced file's, or 0666 less the umask."""
 
 _HEADER = struct.Struct("<LB3x")
 _ENTRY = struct.Struct("<QqLLLL")
@@ -49,14 +49,14 @@ class Entry(NamedTuple):
     """A file, or anything else that has a name.
 
     Attributes:
-        below: its path below the one that was asked for; empty for that itself. Hostile: it may hold anything.
-        mode: type and permissions, as `stat` gives them.
+        below: its path below the requested one; empty for that one itself. Hostile: it may hold anything.
+        mode: type and permissions, as in `stat`.
         size: in bytes.
         modified_seconds: since 1970, when its content was changed the last time.
         modified_nanoseconds: the rest of that.
         uid: of its owner.
         gid: of its group.
-        link: what a symlink names.
+        link: a symlink's target.
     """
 
     below: bytes
@@ -74,8 +74,8 @@ class Refused(NamedTuple):
 
     Attributes:
         number: Linux's error number, or one of `Refusal`.
-        found: what was over a limit, counted as far as the limit; else 0. Hostile: it may be any.
-        below: what it was about, below the path that was asked for.
+        found: the count that exceeded a limit; else 0. Hostile: it may be any number.
+        below: its subject, below the requested path.
     """
 
     number: int
@@ -108,7 +108,7 @@ class RecordDecoder:
     """Cuts a byte stream into records. Data passes as it comes; at most one other incomplete record is kept.
 
     Args:
-        with_data: what is in a regular file follows its entry.
+        with_data: a regular file's content follows its entry.
 
     Attributes:
         complete: whether the last record has come.

@@ -30,7 +30,7 @@ FILE_SECONDS = 300.0
 """How long one call may take where its caller sets no limit."""
 
 LATE = 110
-"""Linux's error number of what is over its time."""
+"""Linux's ETIMEDOUT."""
 
 NOT_THE_OWNER: Mapping[int, str] = {1: "only its owner may change its mode; without a new mode it can be written"}
 """Words for the error number of a write that sets a mode."""
@@ -68,7 +68,7 @@ _ERRORS: dict[int, tuple[type[FileError], int | None, str]] = {
     Refusal.CUT_SHORT: (FileError, None, "the agent did not get all of it"),
     Refusal.NO_PARENT: (FileMissing, errno.ENOENT, "a directory on the way to it is missing"),
 }
-"""Error numbers of Linux, whatever this process runs on, and podkit's own; each with the number that Python knows."""
+"""Linux's error numbers and podkit's own, each with this platform's number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +76,13 @@ class FileTask:
     """One call of the agent's part for files.
 
     Attributes:
-        doing: what it does, for messages, such as `read`.
+        doing: a verb for messages, such as `read`.
         path: absolute, inside.
         argv: verb and arguments.
         user: who does it; `None` means the container's user.
         timeout: seconds, `None` for no limit.
         reasons: words for an error number, where `path` itself is meant and there is more to say than always.
-        limits: words for one of podkit's own numbers, made of what was found.
+        limits: words for one of podkit's own numbers, made of the count found.
         target: the new path, inside, where there is one.
     """
 
@@ -96,7 +96,7 @@ class FileTask:
     target: PurePosixPath | None = None
 
     def request(self, *, with_input: bool = False) -> CommandRequest:
-        """Return what is asked of the agent."""
+        """Return the request for the agent."""
         return CommandRequest(
             argv=["file", *self.argv],
             user=self.user,
@@ -145,7 +145,7 @@ def renaming(source: PurePosixPath, target: PurePosixPath) -> Mapping[int, str]:
         17: not_empty,
         18: "they lie on different file systems: copy it, or move it by a command such as 'mv'",
         20: f"a part of a path is not a directory, or '{new}' is a file and '{old}' a directory",
-        21: f"'{new}' is a directory: give the whole new path, such as '{printable(target / source.name)}'",
+        21: f"'{new}' is a directory: pass the whole new path, such as '{printable(target / source.name)}'",
         22: "a directory cannot be moved into itself",
         39: not_empty,
     }

@@ -14,7 +14,7 @@ from podkit.agent.runner import Runner
 from podkit.errors import FileDenied, FileError, FileMissing, FileTooLarge, IsADirectory, NotADirectory, NotAFile
 from podkit.utils._checks import check_text, cut
 
-NOT_A_FILE, TOO_LARGE, MISSING, IS_A_DIRECTORY, NOT_A_DIRECTORY, DENIED = range(78, 84)  # what the scripts exit with
+NOT_A_FILE, TOO_LARGE, MISSING, IS_A_DIRECTORY, NOT_A_DIRECTORY, DENIED = range(78, 84)  # the scripts' exit codes
 
 # $1 is an absolute path, $2 how many bytes there are. The new file is made in a directory of its own, because making
 # that fails where something has its name; and it takes the old one's place only when it is whole, because a caller that

@@ -27,7 +27,7 @@ from podkit.utils._host_tree import HostEntry, TreeWriter, read_tree
 
 
 class Received(NamedTuple):
-    """What a download has written.
+    """The result of a download.
 
     Attributes:
         files: how many regular files.
@@ -60,8 +60,8 @@ def upload(
         reasons=_late(timeout)
         | {
             1: "it is another user's, who alone may change its mode: upload it as that user",
-            17: "something else than a directory is there: remove it, or give another path",
-            21: f"a directory is there: give the whole path of the file, such as '{printable(path / local.name)}'",
+            17: "something else than a directory is there: remove it, or pass another path",
+            21: f"a directory is there: pass the whole path of the file, such as '{printable(path / local.name)}'",
         },
     )
     with closing(_encoded(local, progress)) as pieces:  # an error's traceback would keep its descriptors open

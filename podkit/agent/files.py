@@ -1,4 +1,4 @@
-"""Files inside a container, through the agent. They are reached as a command would, whatever the image holds.
+"""Files inside a container, through the agent. A command reaches the same files; the image needs no programs for it.
 
 Each call is one run of the agent's part for files (`native/files.c`), by the container's user or another one, and
 speaks in the records of `records.py`. Where a container has no agent, a shell script reads and writes (`file_scripts`).
@@ -51,7 +51,7 @@ class ContainerFiles:
     """The files of the containers of one engine. Safe to use from many threads.
 
     Paths are absolute, without `..`. `user` is who does it; `None` means the container's user. Every method raises, but
-    for what is said there:
+    for the errors listed there:
 
     - `NotSupported` where the container has no agent, but for `read`, `write` and `empty`;
     - `ContainerNotFound` and `ContainerNotRunning` before anything was sent;
@@ -311,7 +311,7 @@ def _records(execution: AgentCommand, task: FileTask, decoder: RecordDecoder) ->
 
     Raises:
         _Answered: the agent refused.
-        RecordViolation: what came makes no sense.
+        RecordViolation: the records make no sense.
         StillRunning: nothing came for too long.
     """
     deadline = Deadline.after(task.timeout)
@@ -327,7 +327,7 @@ def _records(execution: AgentCommand, task: FileTask, decoder: RecordDecoder) ->
                 raise _Answered(record)
             if record is Mark.DONE:
                 return
-            if deadline.expired:  # what has come already may be much work here
+            if deadline.expired:  # a flood of records may already wait here
                 task.too_late()
             yield record
 
@@ -359,7 +359,7 @@ def _explain_end(execution: AgentCommand, task: FileTask) -> NoReturn:
             "want of memory (memory_limit; a tmpfs counts)"
         )
     if outcome.oom_killed:
-        task.fail(FileError, "the kernel killed it for memory: raise memory_limit, or end what uses it up")
+        task.fail(FileError, "the kernel killed it for memory: raise memory_limit, or end a process that uses it up")
     task.fail(FileError, f"the agent's part for files ended with exit code {outcome.exit_code}")
 
 

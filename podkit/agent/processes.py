@@ -1,7 +1,7 @@
 """Background processes inside a container, through `native/background.c`.
 
-The agent starts a keeper for each process, which outlives the channel, podkit and the network. What it keeps lies in
-the container, where whoever may can change it: every answer is parsed as hostile input, with bounds.
+The agent starts a keeper for each process, which outlives the channel, podkit and the network. Its files lie in
+the container, where its users can change them: every answer is parsed as hostile input, with bounds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NOTE_MAX_BYTES = 16 << 10
 PROCESSES_MAX = 1024
 """The most that one answer lists."""
 
-_ANSWER_SECONDS = 20.0  # for what takes a millisecond
+_ANSWER_SECONDS = 20.0  # the answer takes a millisecond
 _KILL_SECONDS = 5.0
 _ROW = struct.Struct("<LLLLqqLLLL40s")
 _PIECE = struct.Struct("<QLL")
@@ -96,7 +96,7 @@ class Row:
         descendants: how many processes that it has started run.
         left: whether it or any of those runs.
         ports: the TCP ports that it or any of those listens on; `None` where that is not known.
-        note: what podkit noted at its start; it may have been changed.
+        note: podkit's, of its start; it may have been changed.
     """
 
     id: str
@@ -185,21 +185,21 @@ def parse_piece(data: bytes, stream: str) -> Piece:
 
 
 def _nonsense(what: str) -> ContainerError:
-    return ContainerError(f"what the container says of its background processes cannot be right: {what}")
+    return ContainerError(f"the container's answer about its background processes cannot be right: {what}")
 
 
 class ContainerProcesses:
     """The background processes in the containers of one engine.
 
-    Safe to use from many threads. Every method blocks until the agent has answered, and raises, but for what is said
-    there:
+    Safe to use from many threads. Every method blocks until the agent has answered, and raises, besides the errors
+    listed there:
 
     - `NotSupported` where the container has no agent;
     - `ContainerNotFound` and `ContainerNotRunning` before anything was sent;
-    - `CommandInterrupted` where the container or the engine ended meanwhile; what was asked for may have been done;
+    - `CommandInterrupted` where the container or the engine ended meanwhile; the request may have succeeded;
     - `ProcessNotFound` where there is no such process;
     - `EngineTimeout` where nothing answers before the deadline, 20 s where there is none;
-    - `ContainerError` where the keeper does not answer, or what is said cannot be right.
+    - `ContainerError` where the keeper does not answer, or its answer cannot be right.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -265,11 +265,11 @@ class ContainerProcesses:
         """Forget a process that has ended.
 
         Raises:
-            InvalidInput: it, or what it has started, still runs.
+            InvalidInput: it, or a child of it, still runs.
         """
         outcome = self._ask(container_id, ["remove", id])
         if outcome.exit_code == _Result.STILL_RUNS:
-            raise InvalidInput(f"process {id!r}, or what it has started, still runs: stop it first")
+            raise InvalidInput(f"process {id!r}, or a child of it, still runs: stop it first")
         self._check(outcome, id)
 
     def read(self, container_id: str, id: str, stream: str, *, offset: int, max_bytes: int, wait: float = 0) -> Piece:
@@ -357,7 +357,7 @@ class ContainerProcesses:
         if code == _Result.NO_PLACE:
             why = _why(outcome.stdout.data)[1]
             raise ContainerError(
-                f"the container has no room for what belongs to process {id!r}: {os.strerror(why)}; "
+                f"the container has no room for the files of process {id!r}: {os.strerror(why)}; "
                 "it needs /run, /tmp or /dev/shm to be writable for the container's user"
             )
         if code or outcome.stdout.truncated:

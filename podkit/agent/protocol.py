@@ -1,8 +1,8 @@
 """The frames between podkit and its agent. Pure code; the other side is `native/agent.h`.
 
-A frame is a header of 12 bytes, little-endian: the length of what follows, the number of the command that it belongs
-to (0: the channel itself), its type, and three zeros. What comes from inside is hostile: every length is bounded, and
-what cannot be right is a `ProtocolViolation`.
+A frame is a header of 12 bytes, little-endian: the body's length, the command's number
+(0 for the channel itself), the type, and three zeros. Frames from inside are hostile: every length is bounded, and an
+impossible frame is a `ProtocolViolation`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DATA_MAX = 32 << 10
 START_MAX = 4 << 20
 INPUT_WINDOW = 1 << 20
 NO_SUCH_USER, IN_WANT, NOT_ALLOWED = 67, 75, 77
-"""The exit codes of a channel that has no such user, lacks what another one may get, or cannot become its user."""
+"""A channel's exit codes: no such user, out of a resource (another one may succeed), not allowed to become the user."""
 
 _HEADER = struct.Struct("<LLB3x")
 _START = struct.Struct("<LLLLL")
@@ -29,7 +29,7 @@ class ProtocolViolation(Exception):
 
 
 class ToAgent(IntEnum):
-    """What podkit says."""
+    """Frames from podkit."""
 
     START = 1
     INPUT = 2
@@ -40,7 +40,7 @@ class ToAgent(IntEnum):
 
 
 class FromAgent(IntEnum):
-    """What the agent says."""
+    """Frames from the agent."""
 
     HELLO = 64
     STARTED = 65
@@ -64,7 +64,7 @@ class StartFlag(IntFlag):
 
 
 class EndFlag(IntFlag):
-    """What is known of a command's end."""
+    """Facts of a command's end."""
 
     TIMED_OUT = 1
     OOM = 2

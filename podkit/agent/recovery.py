@@ -1,4 +1,4 @@
-"""What a broken or silent channel means for the command in it."""
+"""The fate of a command whose channel broke or is silent."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _logger = logging.getLogger(__name__)
 
 
 class Recovery(Protocol):
-    """What to do when the agent cannot tell a command's end. `ChannelRecovery` does it.
+    """Finds out about a command whose end the agent cannot tell. `ChannelRecovery` does it.
 
-    Each method completes the outcome, or raises what the caller has to know.
+    Each method completes the outcome, or raises the caller's error.
     """
 
     def lost(self, cause: ChannelBroken, outcome: Outcome) -> None:
@@ -83,9 +83,9 @@ class ChannelRecovery:
             raise _interrupted(f"container {now.name} {ended(now)}") from cause
         if now.started_at != before.started_at:
             raise _interrupted(f"container {now.name} was restarted under it") from cause
-        if not was_killed:  # the connection was cut: the agent notices, and kills what it has started
+        if not was_killed:  # the connection was cut: the agent notices and kills its commands
             raise _interrupted(str(cause)) from cause
-        # somebody inside has killed the agent: what else runs there is not known any more
+        # something inside killed the agent: nobody knows any more which processes run there
         outcome.exit_code = _KILLED
         self._restart(outcome)
 
@@ -146,7 +146,7 @@ class ChannelRecovery:
         except PodkitError as exc:
             raise CommandInterrupted(f"the command could not be ended, so it may run on: {exc}") from exc
         outcome.container_restarted = True
-        _logger.warning("container %s was killed and started to end what a command had left running", before.name)
+        _logger.warning("container %s was killed and started to end a command's leftover processes", before.name)
 
 
 def _interrupted(why: str) -> CommandInterrupted:

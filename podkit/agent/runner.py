@@ -1,4 +1,4 @@
-"""What every way of running commands promises, and needs."""
+"""The promise of both ways of running commands."""
 
 from __future__ import annotations
 

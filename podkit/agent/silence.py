@@ -46,6 +46,6 @@ class SilenceWatch:
         try:
             self._channel.ping(deadline.at_most(PING_SECONDS))
         except EngineTimeout:
-            if not deadline.expired:  # what is over its time has to be ended, whoever is silent
+            if not deadline.expired:  # a timed-out command has to be ended, silent agent or not
                 return self._explain(silent, deadline)
         return Silence.BUSY

@@ -12,4 +12,4 @@ STANDARD_CAPABILITIES = (
     "SETGID",
     "SETUID",
 )
-"""What package managers and servers need inside, and no more: all other capabilities are dropped."""
+"""The capabilities that package managers and servers need. All others are dropped."""

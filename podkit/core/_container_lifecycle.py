@@ -74,8 +74,8 @@ class ContainerLifecycle(ABC):
     def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:
         """Return the mounts of a session's container. Docker's mount dicts: `Type`, `Source`, `Target`, `ReadOnly`.
 
-        A bind source below `workspace_base` may be named as this process sees it: it is translated to what the engine
-        sees. Called before each creation, and may make directories.
+        A bind source below `workspace_base` may be named as this process sees it: podkit translates it for the
+        engine. Called before each creation, and may make directories.
         """
 
     def get_data_dir(self, user_id: str, session_id: str) -> Path | None:
@@ -123,7 +123,7 @@ class ContainerLifecycle(ABC):
     def recreate_container(self, record: ContainerRecord, *, deadline: Deadline | None = None) -> ContainerRecord:
         """Remove a container and create it again. `start_container` comes next.
 
-        `on_container_creating` is not called: what it decided at the first creation stays, ports included. Where
+        `on_container_creating` is not called: its decision at the first creation stays, ports included. Where
         another process has created it anew already, that one is adopted. Raises as `create_container` does.
         """
         self.remove_container(record.id, deadline=deadline)
@@ -177,7 +177,7 @@ class ContainerLifecycle(ABC):
         try:
             yield
         except BaseException as exc:
-            if isinstance(exc, PodkitError):  # whatever raised it has taken back what it had made
+            if isinstance(exc, PodkitError):  # the failed step has cleaned up after itself
                 self._drop_empty_workspace(identity)
             else:  # such as of a signal's handler, which may come at any moment
                 self.undo_creation(user_id, session_id)
@@ -284,11 +284,11 @@ class ContainerLifecycle(ABC):
         *,
         deadline: Deadline | None = None,
     ) -> ContainerRecord | None:
-        """Find the session's container, in whatever state. `None` if there is none.
+        """Find the session's container, in any state. `None` if there is none.
 
         Raises:
             SessionConflict: it was asked for with another configuration than `config`, or another workspace.
-            NameTaken: what has its name is not this session's.
+            NameTaken: its name belongs to something else.
         """
         identity = Identity.of(self.container_prefix, user_id, session_id)
         wanted: dict[str, str] = {Label.WORKSPACE: self._workspace_label(identity, deadline)}
@@ -314,7 +314,7 @@ class ContainerLifecycle(ABC):
         return self._runner.is_busy(container_id, deadline=deadline)
 
     def get_isolation(self, container_id: str) -> Isolation:
-        """Return what holds a running container in.
+        """Return a running container's isolation.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -373,7 +373,7 @@ class ContainerLifecycle(ABC):
         """Close the connections to containers. They run on; the manager can be used on. Twice is harmless."""
         self._runner.close()
 
-    # --- what a container is made of -------------------------------------------------------------------------
+    # --- a container's parts ---------------------------------------------------------------------------------
 
     def _networks(self, config: ContainerConfig, deadline: Deadline | None) -> list[str]:
         networks = list(config.networks)

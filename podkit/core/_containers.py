@@ -28,7 +28,7 @@ class Containers:
 
     Args:
         backend: the engine.
-        runner: attaches to what is started for the first time.
+        runner: attaches to a container at its first start.
     """
 
     def __init__(self, backend: Backend, runner: Runner) -> None:
@@ -43,7 +43,7 @@ class Containers:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # guards _records and _never_started
 
-    # --- what is known --------------------------------------------------------------------------------
+    # --- looking up -----------------------------------------------------------------------------------
 
     def records(self) -> dict[str, ContainerRecord]:
         """Return all records by id. A copy."""
@@ -76,7 +76,7 @@ class Containers:
         pulling: Callable[[str], None],
         deadline: Deadline | None,
     ) -> ContainerRecord:
-        """Create a container, or adopt the one that another caller has created meanwhile.
+        """Create a container, or adopt another caller's.
 
         Args:
             identity: whose it is.
@@ -119,7 +119,7 @@ class Containers:
         with self._lock:
             self._records[record.id] = record
             if info.started_at is None:
-                self._never_started[record.id] = False  # whoever made it attaches
+                self._never_started[record.id] = False  # its maker attaches
         return record
 
     def start(self, container_id: str, deadline: Deadline | None) -> None:

@@ -54,13 +54,13 @@ def get_or_create(
     Args:
         backend: the engine.
         identity: whose container.
-        spec: what to make it of.
+        spec: of the new container.
         pulling: told how the pull of a missing image goes on.
         made: told the id of a container that was created, before it can be lost again.
         deadline: until when.
 
     Returns:
-        Its id, and what the engine knows of it where it was adopted: `None` says that it is new.
+        Its id, and the engine's answer if it was adopted; `None` if it is new.
 
     Raises:
         NameTaken: the name belongs to something that is not podkit's; it was not touched.
@@ -103,7 +103,7 @@ def find(
         deadline: until when.
 
     Raises:
-        NameTaken: what has the container's name is not this session's; it was not touched.
+        NameTaken: something else has the container's name; it was not touched.
         SessionConflict: the container was asked for with another configuration or workspace.
     """
     try:
@@ -168,7 +168,7 @@ def _wait_for_name(backend: Backend, identity: Identity, patience: Deadline) -> 
 def _remove_attempt(backend: Backend, name: str, attempt: str, *, answered: bool) -> None:
     """Remove a failed creation's leftovers. Found by label, so never another caller's.
 
-    One that the engine did not answer may go on there: what it makes is waited for.
+    An engine that did not answer may still create it: wait for that.
     """
     deadline = Deadline.after(CLEAN_UP_SECONDS)
 

@@ -1,4 +1,4 @@
-"""What file calls return."""
+"""The answers of file calls."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """What `download` has written.
+    """The result of `download`.
 
     Attributes:
         path: on this host.
         files: how many regular files.
         size: how many bytes.
-        skipped: paths, below the one that was asked for, of what was left out: symlinks, devices, FIFOs, sockets.
+        skipped: symlinks, devices, FIFOs and sockets that were left out; their paths below the downloaded one.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Downloaded:
 
 
 def file_info(path: PurePosixPath, entry: Entry) -> FileInfo:
-    """Return what the agent said of a path."""
+    """Return an entry of the agent's as a `FileInfo`."""
     kind = _TYPES.get(stat.S_IFMT(entry.mode), "other")
     return FileInfo(
         path=Path(path),

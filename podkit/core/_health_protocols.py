@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class SessionCare(Protocol):
-    """What a health monitor asks of a session manager."""
+    """A session manager, as a health monitor needs it."""
 
     def restart_container(self, container_id: str) -> None:
         """Restart a stopped container, unless its session was closed or recovered."""
@@ -25,7 +25,7 @@ class SessionCare(Protocol):
 
 
 class HealthMonitor(Protocol):
-    """What a session manager needs of a health monitor."""
+    """A health monitor, as a session manager needs it."""
 
     def register(self, sessions: SessionCare) -> None:
         """Take note of whom to tell."""

@@ -27,7 +27,7 @@ _TYPES = ("bind", "volume", "tmpfs")
 def mount_to_dict(mount: Mount, memory_bytes: int) -> dict[str, Any]:
     """Return a mount as Docker's mount dict. `memory_bytes` is the container's limit.
 
-    A tmpfs that may hold all of that would be full at the cost of whatever runs.
+    A tmpfs as large as the limit could fill it up and have the commands killed.
     """
     made: dict[str, Any] = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
     if mount.type == "tmpfs":
@@ -36,7 +36,7 @@ def mount_to_dict(mount: Mount, memory_bytes: int) -> dict[str, Any]:
 
 
 def mount_spec(mount: Mapping[str, Any]) -> MountSpec:
-    """Return what a backend takes for a mount dict.
+    """Return a mount dict as a backend's `MountSpec`.
 
     Raises:
         InvalidInput: a key or a value is none that podkit can pass on to every engine.

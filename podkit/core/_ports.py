@@ -13,12 +13,12 @@ from podkit.utils._fork import renew_after_fork
 class PortPool:
     """Hands out a range's ports, lowest first. Safe to use from many threads.
 
-    Knows only what it handed out itself: whether another program listens on a port shows when a container starts.
+    It knows only the ports it handed out. If another program listens on one, the container's start fails.
 
     Args:
         start: the first port.
         end: the last port, included.
-        ports_per_container: how many `allocate()` gives at once.
+        ports_per_container: how many `allocate()` takes at once.
     """
 
     def __init__(self, start: int, end: int, ports_per_container: int) -> None:

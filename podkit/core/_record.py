@@ -1,4 +1,4 @@
-"""What podkit knows of a container, and the labels that hold it."""
+"""A container's record, and the labels that hold it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ContainerRecord:
         name: on the engine.
         user_id: whose session it serves.
         session_id: which one.
-        config: what it was really made of.
-        requested: what was asked for.
+        config: as used, after the event handler's changes.
+        requested: as asked for, before them.
         created_at: when, UTC.
         workspace: which one it has, as its label says; empty for none.
         mounts: Docker's mount dicts, as the engine sees them.
@@ -85,7 +85,7 @@ def read_record(info: WorkloadInfo) -> ContainerRecord:
 def _request_of(labels: Mapping[str, str], config: ContainerConfig) -> Request:
     try:
         return Request.read(labels.get(Label.REQUESTED, ""))
-    except InvalidInput:  # another version's: what it was made of stands for it
+    except InvalidInput:  # another version's: compare with the used one
         return Request.of(config)
 
 
@@ -101,7 +101,7 @@ def config_to_label(config: ContainerConfig) -> str:
 def config_from_label(text: str, environment: Mapping[str, str]) -> ContainerConfig:
     """Decode a configuration. The environment's values are the container's.
 
-    What only a newer version of podkit knows is left out.
+    Fields of a newer podkit are left out.
 
     Raises:
         InvalidInput: the label is garbled.

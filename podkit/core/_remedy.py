@@ -12,7 +12,7 @@ _TERMINATED = 128 + 15
 
 
 class Remedy(Enum):
-    """What brings a container back."""
+    """How to bring a container back."""
 
     NONE = "it runs, or is about to"
     START = "it stopped in good order: the next command starts it"
@@ -22,7 +22,7 @@ class Remedy(Enum):
 
 
 def remedy_for(info: WorkloadInfo | None) -> Remedy:
-    """Return a container's remedy. `None` is one that is gone. Pure."""
+    """Return a container's remedy. `None` for a removed one. Pure."""
     if info is None or info.status in (ContainerStatus.DEAD, ContainerStatus.ERROR):
         return Remedy.RECREATE
     if info.status is ContainerStatus.PAUSED:

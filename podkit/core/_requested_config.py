@@ -53,7 +53,7 @@ class Request:
             data = json.loads(label)
             return cls(dict(data["values"]), frozenset(map(str, data["given"])))
         except (ValueError, TypeError, KeyError, RecursionError) as exc:
-            raise InvalidInput(f"the label of what a session was asked for cannot be read: {exc}") from exc
+            raise InvalidInput(f"the label of the session's request cannot be read: {exc}") from exc
 
     def to_label(self) -> str:
         """Encode the request for a label, without its environment's values."""

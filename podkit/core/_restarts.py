@@ -106,8 +106,8 @@ class Restarts:
         """Kill and restart a container, unless that was done since `before`.
 
         Args:
-            before: the container as it was when what must end was begun.
-            deadline: until when the engine has to give a sign of life; it then gets the time that it needs.
+            before: the container when the work to be ended began.
+            deadline: for the engine's first answer; after it the engine gets all the time it needs.
 
         Raises:
             ContainerNotFound: it is gone.

@@ -51,7 +51,7 @@ class SessionEntry:
         lock: held while the container is made, recovered or removed.
         depth: how often the thread with the lock holds the entry.
         session: `None` before it is made and after it was closed.
-        record: what is known of its container.
+        record: its container's.
         was_busy: whether a command or a background process ran when its idle clock had run out.
     """
 

@@ -33,7 +33,7 @@ class SessionTable:
 
     @contextmanager
     def locked(self, user_id: str, session_id: str, *, deadline: Deadline = NEVER) -> Iterator[SessionEntry]:
-        """Hold an entry's lock. A missing entry is made; one that stays empty is dropped.
+        """Hold an entry's lock. A missing entry is added, and dropped again if it stays empty.
 
         Raises:
             InvalidInput: an id cannot be right.

@@ -52,12 +52,12 @@ def failed_to_start(
 ) -> ContainerFailedToStart:
     """Describe a container that ended right after its start."""
     log = ""
-    with suppress(PodkitError):  # what is known already matters more
+    with suppress(PodkitError):  # the exit code matters more than a missing log
         log = backend.get_workload_logs(info.id, LOG_LINES, deadline=deadline)
     return ContainerFailedToStart(
         f"container {info.name} failed to start: its main process ended with exit code {info.exit_code}"
         f"{' (out of memory)' if info.oom_killed else ''}; its last lines: {cut(log.strip()) or '(none)'}; "
-        "give the config a command that goes on, or leave out entrypoint, command and use_image_defaults",
+        "set a command that keeps running, or leave out entrypoint, command and use_image_defaults",
         exit_code=info.exit_code,
         log=log,
     )

@@ -25,18 +25,18 @@ def workload_spec(
 
     Args:
         name: of the workload.
-        config: what was asked for.
-        labels: what it is found by.
+        config: of the session.
+        labels: those of the session.
         mounts: the session's.
         networks: those that the configuration names.
-        agent: what it is made of, or why it cannot be had.
+        agent: its program, or the reason why there is none.
     """
     entrypoint, command = main_process(config)
     shared = None if isinstance(agent, str) else agent
     keeps_alive = shared is not None and config.runs_keepalive
     about_agent = {agent_program.WHY_NOT_LABEL: agent} if isinstance(agent, str) else {agent_program.LABEL: agent.name}
     labels = {**labels, **about_agent}
-    if keeps_alive and command:  # the agent is the `sleep` that the engine shows
+    if keeps_alive and command:  # the agent runs as the `sleep` that the engine shows
         entrypoint, labels = [agent_program.PATH], {**labels, agent_program.LIFETIME_LABEL: command[-1]}
     return WorkloadSpec(
         name=name,

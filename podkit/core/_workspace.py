@@ -22,9 +22,9 @@ _logger = logging.getLogger(__name__)
 class Workspaces:
     """The workspaces of one manager's sessions. Safe to use from many threads.
 
-    Knows each container's mounted directory: one that was removed and made again under its name is another one, and the
-    container goes on in the old one, where nobody sees what it writes. While the container runs, no other directory
-    gets the old one's number.
+    Remembers the inode of each container's mounted directory. If someone removes a directory and makes it again, the
+    container keeps writing to the old one, unseen. While the container runs, no other directory can have that inode's
+    number.
 
     Args:
         backend: asked for the mounts of podkit's own container.
@@ -48,7 +48,7 @@ class Workspaces:
         return seen_by_engine(source, parent_workload(self._backend, deadline=deadline))
 
     def note_mounted(self, record: ContainerRecord, directory: Path) -> None:
-        """Note the directory of a container just started or found, if it is what the container mounts."""
+        """Note a container's directory, if the container mounts it."""
         wanted = DEFAULT_WORKING_DIR, record.workspace  # which is our own, else it would not have been found
         if any((mount["Target"], mount.get("Source")) == wanted for mount in record.mounts):
             self._mounted[record.id] = directory, _identity(directory)

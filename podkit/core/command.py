@@ -61,7 +61,7 @@ class CommandInput:
         self._execution.write(content)
 
     def flush(self) -> None:
-        """Do nothing: what was written has been sent. For `print(..., file=command.stdin, flush=True)`."""
+        """Do nothing: all input has been sent. For `print(..., file=command.stdin, flush=True)`."""
 
     def close(self) -> None:
         """Close the command's input. Twice is harmless."""
@@ -73,12 +73,11 @@ class CommandInput:
 class Command:
     """A running command, in `subprocess.Popen`'s terms. Made by `popen`.
 
-    `wait` gives a `ProcessResult`, both streams are iterated over together, and the input is always a pipe: a command
-    that reads to its end waits for `stdin.close()`. As a context manager it kills what still runs at the end of the
-    block, with everything that it has started. One
-    thread may read while others write, signal or kill. Output that nobody reads stops the command, once about 1 MiB
-    of it waits, until `wait` or iteration takes it. In a forked child every method raises `CommandInterrupted`, and the
-    command goes on.
+    `wait` returns a `ProcessResult`. Iterating yields both streams together. The input is always a pipe: a command that
+    reads to its end waits for `stdin.close()`. As a context manager it kills the command with its whole tree at the end
+    of the block. One thread may read while others write, signal or kill. Output that nobody reads stops the command,
+    once about 1 MiB of it waits, until `wait` or iteration takes it. In a forked child every method raises
+    `CommandInterrupted`, and the command goes on.
 
     Attributes:
         stdin: its input.
@@ -112,7 +111,7 @@ class Command:
         return execution.outcome.to_result(execution.request.timeout).exit_code
 
     def wait(self, timeout: float | None = None) -> ProcessResult:
-        """Wait for the end and return the result. It holds all output, also what was iterated over.
+        """Wait for the end and return the result. It holds all output, read or not.
 
         Args:
             timeout: how many seconds to wait, 0 to look only; the command is not touched where that is too short.
@@ -207,7 +206,7 @@ _NAMES: dict[Stream, Literal["stdout", "stderr"]] = {Stream.STDOUT: "stdout", St
 
 
 def check_signal(number: object) -> int:
-    """Return a signal's number on Linux, whatever runs podkit.
+    """Return a signal's number on Linux, whatever podkit's own system.
 
     Raises:
         InvalidInput: there is no such signal.

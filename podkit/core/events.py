@@ -25,7 +25,7 @@ class PodkitEventHandler:
     def on_container_creating(self, user_id: str, session_id: str, config: ContainerConfig) -> ContainerConfig:
         """A container is about to be created. The returned configuration is used.
 
-        What this raises ends the creation, before anything was made.
+        An exception ends the creation before anything is made.
         """
         return config
 

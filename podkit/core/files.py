@@ -53,11 +53,11 @@ class SessionFiles:
     All of it is done by `user`: a name, a number, or either with a group, as in `"1000:1000"`; by default the `user` of
     the session's configuration, or else the image's.
 
-    Besides what is said at the methods, all raise:
+    Besides the errors listed at each method, all raise:
 
     - `InvalidInput` for a value that cannot be right, such as a user that the container does not have;
     - `PathEscape` for a path with a `..` that leaves `/workspace`, or in an absolute path;
-    - a `FileError` for what is wrong with a file: `FileMissing`, `NotADirectory` (a part of the path is none),
+    - a `FileError` for a problem with the file: `FileMissing`, `NotADirectory` (a part of the path is none),
       `FileDenied`, or another kind; it is an `OSError`, and has the system's `errno` and the `filename`;
     - `SessionNotFound` for a session that was closed;
     - `CommandInterrupted` where the container or the engine ended meanwhile;
@@ -104,9 +104,9 @@ class SessionFiles:
     ) -> Path:
         """Write a file in one step and return its path inside.
 
-        A reader sees the old file or the new one, whoever is killed meanwhile. Missing directories are made, with the
-        permissions `0o755`. A symlink is written through. A file that exists keeps its owner. It may be lost where the
-        engine's host loses power in the next seconds.
+        A reader sees the old file or the new one, even if a process is killed meanwhile. Missing directories are made,
+        with the permissions `0o755`. A symlink is written through. A file that exists keeps its owner. It may be lost
+        where the engine's host loses power in the next seconds.
 
         In three cases a file is written in place, and a reader may see half of it: it is a mount itself, such as
         `/etc/hosts`; its directory takes no new file; or it belongs to another user, which only root could keep.
@@ -165,11 +165,12 @@ class SessionFiles:
         return [file_info(inside / os.fsdecode(entry.below), entry) for entry in sorted(entries)]
 
     def stat(self, path: str | PurePath, *, follow_symlinks: bool = True, user: str | None = None) -> FileInfo:
-        """Return a `FileInfo` of whatever has this name.
+        """Return the `FileInfo` of a path.
 
         Args:
             path: of it.
-            follow_symlinks: look at what a symlink names, not at itself. The `path` of the answer is the one given.
+            follow_symlinks: look at a symlink's target, not at the link itself. The `path` of the answer is the one
+                given.
             user: see the class.
 
         Raises:
@@ -209,7 +210,7 @@ class SessionFiles:
         Args:
             path: of the directory.
             mode: its permissions, from which the umask `0o022` is taken, as by `Path.mkdir`.
-            parents: make what is missing above it, too, with the permissions `0o755`.
+            parents: make missing directories above it too, with the permissions `0o755`.
             exist_ok: it may exist already, and then keeps its permissions.
             user: see the class.
 
@@ -235,7 +236,7 @@ class SessionFiles:
         Raises:
             FileMissing: it is gone already, and `missing_ok` is false.
             FileError: it is a directory that is not empty (`errno.ENOTEMPTY`), and `recursive` is false; or it is in
-                use as a mount (`errno.EBUSY`). With `recursive`, some of what is in it may be gone by then.
+                use as a mount (`errno.EBUSY`). With `recursive`, some of its content may be gone by then.
         """
         inside, who = resolve_container_path(path), _user(user)
         try:
@@ -282,16 +283,16 @@ class SessionFiles:
 
         In constant memory, but for the names of directories that are still to be read. Permissions are kept, owners and
         times are not: all belongs to the user. A symlink at `local` is followed, so it must not lie where a container
-        can write; those below a directory are copied as symlinks. Each file appears in one step; what is in the target
-        already stays, or is replaced by what has the same name. Below the target no symlink is followed. After an
-        error, what was copied before stays.
+        can write; those below a directory are copied as symlinks. Each file appears in one step. Files already
+        in the target stay, unless one of the same name replaces them. Below the target no symlink is followed. After an
+        error, the files copied before it stay.
 
         Args:
             local: a file or a directory of this host.
             path: its path inside, not the directory to put it in: `upload("a.txt", "in/a.txt")`. Missing directories
                 are made.
             timeout: seconds for all of it; by default as long as it goes on.
-            progress: called after each piece and each file, in this thread. What it raises ends the copying.
+            progress: called after each piece and each file, in this thread. An exception of it ends the copying.
             user: see the class.
 
         Raises:
@@ -334,11 +335,11 @@ class SessionFiles:
         """Copy a file or a directory to this host.
 
         In constant memory. Only regular files and directories are made, below `local` and nowhere else, whatever the
-        container sends; the rest is left out and told. Permissions are kept as far as your umask lets them, but you may
-        always read and write; owners and times are not. Each file appears in one step; what is in the target already
-        stays, or is replaced by what has the same name. Neither `local` itself nor anything below it may be a symlink;
-        those above it are yours and are followed, so they must not lie where a container can write. After an error,
-        what was copied before stays.
+        container sends; the rest is skipped and listed. Permissions are kept as far as your umask lets them, but you
+        may always read and write; owners and times are not. Each file appears in one step. Files already in the target
+        stay, unless one of the same name replaces them. Neither `local` itself nor anything below it may be a symlink;
+        those above it are yours and are followed, so they must not lie where a container can write. After an error, the
+        files copied before it stay.
 
         Args:
             path: of a file or a directory inside; a symlink there is followed.
@@ -347,7 +348,7 @@ class SessionFiles:
             max_bytes: of all files together, 1 GiB by default.
             max_files: how many names of any kind may be below a directory, 10,000 by default.
             timeout: seconds for all of it; by default as long as it goes on.
-            progress: called after each piece and each file, in this thread. What it raises ends the copying.
+            progress: called after each piece and each file, in this thread. An exception of it ends the copying.
             user: see the class.
 
         Raises:
@@ -387,7 +388,7 @@ class SessionFiles:
 
 def _check_progress(value: object) -> None:
     if value is not None and not callable(value):
-        raise InvalidInput(f"progress={_checks.shown(value)}: pass what can be called with two numbers, or None")
+        raise InvalidInput(f"progress={_checks.shown(value)}: pass a function of two numbers, or None")
 
 
 def _user(value: str | None) -> str | None:

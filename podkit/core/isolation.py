@@ -1,4 +1,4 @@
-"""What holds a session in."""
+"""How a session is isolated."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ __all__ = ["BaseContainerManager", "ContainerRecord", "SimpleContainerManager"]
 class BaseContainerManager(ContainerLifecycle):
     """Makes, finds, runs and removes one prefix's containers.
 
-    Safe to use from many threads; works from a forked child. Subclasses say what is mounted (`get_mounts`) and how a
-    file is written (`write_file`).
+    Safe to use from many threads; works from a forked child. Subclasses decide the mounts (`get_mounts`) and the way
+    to write a file (`write_file`).
 
     Args:
         backend: the engine, connected.
@@ -53,8 +53,8 @@ class BaseContainerManager(ContainerLifecycle):
             prefixes never see each other's sessions. At most 40 characters.
         workspace_base: where this process sees the workspaces; `None` for none.
         workspace_base_host: where the engine sees them. By default the same, or, where podkit runs in a container of
-            this engine, what that container's mounts say.
-        event_handler: told what happens to containers.
+            this engine, taken from that container's mounts.
+        event_handler: called for each event of a container.
     """
 
     @abstractmethod
@@ -63,7 +63,7 @@ class BaseContainerManager(ContainerLifecycle):
     ) -> Path:
         """Write a file and return its path inside. A relative `container_path` lies under `/workspace`.
 
-        `podkit.utils.paths.write_to_mounted_path` does it safely for what is mounted from the host.
+        `podkit.utils.paths.write_to_mounted_path` does it safely for files mounted from the host.
         """
 
     # --- commands and files -------------------------------------------------------------------------
@@ -91,9 +91,9 @@ class BaseContainerManager(ContainerLifecycle):
             environment: added to the container's.
             timeout: seconds after which the command is killed; `None` for no limit. The call ends at most 2 s later.
             user: who runs it; by default the container's user.
-            input: what it reads; by default nothing.
+            input: its standard input; empty by default.
             max_output_bytes: how much of each stream is kept, 10 MiB by default; the rest is read and dropped.
-            on_stdout: called with each piece of text as it comes, in this thread. What it raises ends the command.
+            on_stdout: called with each piece of text as it comes, in this thread. An exception of it ends the command.
             on_stderr: the same for the error stream.
 
         Returns:
@@ -205,7 +205,7 @@ class BaseContainerManager(ContainerLifecycle):
     def _require_data_dir(self, user_id: str, session_id: str) -> Path:
         if directory := self.get_data_dir(user_id, session_id):
             return directory
-        raise PathNotMapped("no workspace of the host is mounted: give the container manager a workspace_base")
+        raise PathNotMapped("no workspace of the host is mounted: pass a workspace_base to the container manager")
 
 
 class SimpleContainerManager(BaseContainerManager):

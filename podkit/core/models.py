@@ -1,7 +1,7 @@
 """Configuration, results, sessions.
 
 All models are pydantic models that refuse unknown fields. They are mutable and not synchronised: a configuration is
-copied when a session takes it, a `Session` is written by its session manager and by whoever assigns to it.
+copied when a session takes it, a `Session` is written by its session manager and by its users.
 A value that a model refuses raises `podkit.errors.InvalidInput`, never pydantic's own error.
 """
 

@@ -46,7 +46,8 @@ class BaseSessionManager:
         container_manager: makes the containers.
         default_image: the image of sessions that are created without a configuration.
         health_monitor: told of this manager and started.
-        event_handler: told what happens to sessions; give it to the container manager as well for containers.
+        event_handler: called for each event of a session; pass it to the container manager too for those of
+            containers.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class BaseSessionManager:
         Args:
             user_id: any text of 1 to 1,024 bytes.
             session_id: the same.
-            config: what to make the container of. `None` reconnects to whatever there is, else uses the defaults.
+            config: of the container. `None` reconnects to any existing one, else uses the defaults.
 
         Raises:
             InvalidInput: a value cannot be right.
@@ -268,7 +269,7 @@ class BaseSessionManager:
         return as_text(data, resolve_container_path(container_path))
 
     def get_isolation(self, user_id: str, session_id: str) -> Isolation:
-        """Return what holds a session in. Its container is started or recreated if needed.
+        """Return a session's isolation. Its container is started or recreated if needed.
 
         Raises:
             SessionNotFound: there is no such session, or it was closed.
@@ -295,8 +296,8 @@ class BaseSessionManager:
             user_id: whose session.
             session_id: which one.
             remove_workspace: remove the workspace with its files as well, also of a session that was closed before; by
-                default it stays. In a volume it is removed through the container, so only while there is one. What a
-                configuration mounts is never removed.
+                default it stays. In a volume it is removed through the container, so only while there is one. Other
+                mounts are never removed.
 
         Raises:
             InvalidInput: an id cannot be right.
@@ -318,7 +319,7 @@ class BaseSessionManager:
             notify(self.event_handler.on_session_closing, session)
             failed = self._empty_workspace(entry) if remove_workspace else None
             self.container_manager.remove_container(entry.record.id)
-            entry.session = None  # whoever waits for the lock finds it closed
+            entry.session = None  # a thread waiting for the lock finds it closed
             if remove_workspace and not failed:
                 try:
                     self.container_manager.remove_workspace(user_id, session_id)

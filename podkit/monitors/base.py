@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 class BaseThreadMonitor(ABC):
     """Calls `tick()` at once and every `check_interval` seconds, in a daemon thread.
 
-    The methods may be called from any thread, a round included. Whatever a round raises is logged and the next one
+    The methods may be called from any thread, a round included. An exception in a round is logged, and the next one
     comes on time. A forked child has no such thread: start it there anew.
 
     Args:

@@ -107,7 +107,7 @@ class ContainerHealthMonitor(BaseThreadMonitor):
     def _give_up(self, container_id: str, info: WorkloadInfo | None) -> None:
         log = ""
         if info is not None:
-            with suppress(PodkitError):  # what is known already matters more
+            with suppress(PodkitError):  # the state matters more than a missing log
                 log = self.container_manager.backend.get_workload_logs(container_id, self.log_lines)
         if self._sessions is None:
             _logger.warning("container %s failed: %s", container_id[:12], reason(info))

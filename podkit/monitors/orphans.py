@@ -52,7 +52,7 @@ class OrphanContainerCleaner(BaseThreadMonitor):
         self._reported: set[str] = set()
 
     def tick(self) -> None:
-        """Remove what is too old."""
+        """Remove the containers that are too old."""
         self._cleanup_orphans()
 
     def _cleanup_orphans(self) -> None:
@@ -77,7 +77,7 @@ class OrphanContainerCleaner(BaseThreadMonitor):
         age = age_seconds(info, utc_now())
         if age is None or age < self.max_age_seconds:
             return
-        if not self.backend.remove_workload(container_id, force=False):  # the engine refuses one that runs by now
+        if not self.backend.remove_workload(container_id, force=False):  # refused: it runs by now
             return  # another cleaner was faster, and tells of it
         _logger.info("removed orphan container %s, stopped for %.0f s", info.name, age)
         notify(self.event_handler.on_orphan_container_removed, container_id, info.name, age)

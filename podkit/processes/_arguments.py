@@ -1,4 +1,4 @@
-"""Checks of what callers of a process manager pass."""
+"""Checks of a process manager's arguments."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def _words(text: str) -> Iterator[str]:
     lexer.whitespace_split = True
     try:
         yield from lexer
-    except ValueError:  # what is left begins with a quote that does not end
+    except ValueError:  # an unclosed quote
         yield from re.findall(r"[^\s'\"]+", text)
 
 

@@ -30,7 +30,7 @@ Action = Callable[[ContainerProcesses, str], T]  # its second argument is the co
 STOP_SECONDS = 10.0
 PIECE_BYTES = 1 << 20
 LOG_MAX_BYTES = (10 << 20) + (128 << 10)
-"""More than is ever kept of a stream: 10 MiB, and what is printed while the oldest half of that is dropped."""
+"""More than is ever kept of a stream: 10 MiB, and the output that comes while the oldest half is dropped."""
 
 _WAIT_SECONDS = 10.0  # how long one question waits for an answer
 _OFFSET_MAX = 1 << 62
@@ -45,7 +45,7 @@ class _InContainer(Protocol):
 class ProcessManager:
     """The background processes of one container. They outlive this podkit.
 
-    Each has a keeper inside the container, which notes how it ends and keeps what it prints, the last 5 to 10 MiB of
+    Each has a keeper inside the container, which records its end and keeps its output, the last 5 to 10 MiB of
     each stream. Another manager, of another podkit, finds them all by `list_processes`. While one runs, its container
     does not reach the end of its lifetime, and its session does not expire. The container remembers the last 128 of
     those that have ended.
@@ -82,7 +82,7 @@ class ProcessManager:
     def of_session(cls, sessions: BaseSessionManager, user_id: str, session_id: str) -> Self:
         """Return a session's manager. It follows the session to a new container, and brings a lost one back.
 
-        What ran in a container that was stopped or lost is `LOST`.
+        Processes of a container that was stopped or lost are `LOST`.
         """
         made = cls.__new__(cls)
         made._begin(
@@ -146,7 +146,7 @@ class ProcessManager:
         if not isinstance(stdin, bool):
             raise InvalidInput(f"stdin={_checks.shown(stdin)}: pass True to write to the process, else False")
         kept = command if isinstance(command, str) else [os.fspath(part) for part in command]
-        import uuid  # late: it loads what is for one platform only
+        import uuid  # late: it loads platform modules
 
         id, note = str(uuid.uuid4()), to_note(shown, kept)
 
@@ -219,7 +219,7 @@ class ProcessManager:
     def wait(self, id: str, timeout: float | None = None) -> Process:
         """Wait for a process to end or be `LOST`. Returns its object.
 
-        What it has started may still run, and print; `follow_log` goes on until that has ended too.
+        Its children may still run and print; `follow_log` goes on until they have ended too.
 
         Args:
             id: of the process.
@@ -241,7 +241,7 @@ class ProcessManager:
                 raise ProcessStillRunning(f"process {process.display_name} still runs after {timeout:g} s")
 
     def list_processes(self) -> list[Process]:
-        """List the container's processes, oldest first, whoever started them.
+        """List the container's processes, oldest first, from any podkit.
 
         Those of before a restart of the container are among them; those of a container that was made anew are not.
         """
@@ -254,7 +254,7 @@ class ProcessManager:
             for id in before - ids if is_whole else ():
                 if id in self._started and id in self._known:
                     vanish(self._known[id])
-                else:  # whoever may write there may name as many as they like
+                else:  # forged by a user inside: remember none of them
                     self._known.pop(id, None)
         return sorted(found, key=lambda process: process.started_at)
 
@@ -372,7 +372,7 @@ class ProcessManager:
         """End a process's whole tree and wait for that.
 
         Each gets a SIGTERM first, and a SIGKILL once the timeout is over: also those that left its process group. Twice
-        is harmless, and so is one that has ended already: what it left running is ended.
+        is harmless. If the process has ended already, its leftover children are ended.
 
         Args:
             id: of the process.
@@ -381,7 +381,7 @@ class ProcessManager:
 
         Returns:
             Whether nothing of it runs any more. False where the kernel does not let go of something within some
-            seconds, and where it is `LOST` in a container that still runs: then nobody knows what of it does.
+            seconds, and where it is `LOST` in a container that still runs: nobody knows then.
         """
         check_process_id(id)
         if not isinstance(force, bool):
@@ -406,7 +406,7 @@ class ProcessManager:
         """Forget a process that has ended, with its logs. Twice is harmless.
 
         Raises:
-            InvalidInput: it, or what it has started, still runs.
+            InvalidInput: it, or a child of it, still runs.
         """
         check_process_id(id)
         with suppress(ProcessNotFound):

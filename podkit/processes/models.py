@@ -14,7 +14,7 @@ _STOPPED_UNDER_IT = "its container was stopped or restarted under it"
 _KEEPER_KILLED = "its keeper was killed inside the container"
 _FORGOTTEN = "its container was made anew, or has forgotten it"
 _CUT = "…"
-_WORDS_MAX = 100  # what stands in the container may be anything, and many short strings take much memory
+_WORDS_MAX = 100  # the container's note may be hostile, and many short strings take much memory
 
 
 class ProcessStatus(StrEnum):
@@ -47,7 +47,7 @@ class Process:
         status: its state.
         exit_code: 128 + n after signal n; `None` while it runs, and where it is lost.
         failure_reason: why it is `LOST`; else `None`.
-        ports: the TCP ports that it, or what it has started, listens on; `None` where that is not known.
+        ports: the TCP ports that its tree listens on; `None` if unknown.
         started_at: UTC, by the engine's clock.
         ended_at: the same; `None` as `exit_code`.
         descendants: how many processes that it has started run; they may run on after its end.
@@ -78,12 +78,12 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class LogPiece:
-    """A piece of what a process printed.
+    """A piece of a process's output.
 
     Attributes:
         data: the bytes.
         offset: of the first of them in all that was printed; later than asked for where older bytes were dropped.
-        ended: whether nothing will ever follow: neither the process nor what it has started runs.
+        ended: whether nothing will follow: the process and its whole tree have ended.
     """
 
     data: bytes

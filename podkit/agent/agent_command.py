@@ -119,6 +119,7 @@ class AgentCommand:
         """
         call = self._call
         patience = self._send_deadline().sooner(deadline)
+        # not QUIET: the agent answers with the process's number
         try:
             self.send(StartFlag(0))
             self._guard(lambda: self._wait(lambda: call.pid is not None or call.over, patience))
@@ -200,6 +201,7 @@ class AgentCommand:
         except SessionBusy:
             return
         except EngineTimeout as exc:  # another thread takes output, and none comes
+            # running -> stuck: closing the channel wakes that thread, which then settles the loss
             self._stuck = exc
             self._channel.close()
             with self._taking:
@@ -342,6 +344,7 @@ class AgentCommand:
         call = self._call
         with self._taking:
             while True:
+                # over its time, but output is still coming: a flood must not postpone the end
                 if call.output and not self.ended and self._deadline.expired:
                     self._end_in_time()
                 if (piece := call.take_output()) is not None:
@@ -380,6 +383,7 @@ class AgentCommand:
 
     def _count(self, stream: Stream, data: bytes) -> None:
         (self.outcome.stdout if stream is Stream.STDOUT else self.outcome.stderr).feed(data)
+        # credit goes back in quarters of the window: a frame for every piece would double the traffic
         self._unpaid += len(data)
         if self._unpaid >= _CREDIT_BYTES and not self._call.over:
             size, self._unpaid = self._unpaid, 0
@@ -394,6 +398,7 @@ class AgentCommand:
         code, flags = self._call.ended
         self.outcome.exit_code = code
         if (code == _KILLED or EndFlag.LOST in flags) and not self._call.timed_out:
+            # killed: by its caller, the kernel, or with its whole container?
             try:  # a container that is ending kills its commands before its agent
                 self._channel.ping(self._deadline.at_most(PING_SECONDS))
             except (ChannelBroken, EngineTimeout) as exc:

@@ -147,9 +147,11 @@ class Channel:
             self._broken = self._broken or why
             return
         with self._state:
+            # open -> broken: the first reason stays
             if self._broken is None:
                 self._broken = why
             waiting = list(self._waiting)
+        # outside of the lock, which the reader may wait for
         self._stream.close()
         for wake in waiting:
             wake.set()
@@ -267,16 +269,20 @@ class Channel:
         self._refuse_to_child()
         if self._broken is not None:
             self._raise_broken()
+        # whole frames only: two senders must not mix theirs
         with held(self._sending, deadline, _SENDING, late=EngineTimeout):
+            # the lock is re-entrant, so a signal's handler comes through it in the middle of a frame
             if self._is_sending or (starts and self._is_interrupted()):
                 raise _refused_to_handler()
             try:
                 self._is_sending = True
+                # before the write: from its first byte on the agent may run the command
                 if starts:
                     starts.sent = True
                 self._stream.write(data, deadline)
             except BaseException as exc:
                 if isinstance(exc, PodkitError | OSError) and not isinstance(exc, EngineTimeout):
+                    # the agent may have said BYE, which proves that it read none of this frame
                     self._read_rest()
                 self._break(f"it takes no input: {exc}")  # a frame may have been cut
                 if isinstance(exc, EngineTimeout) or not isinstance(exc, PodkitError | OSError):
@@ -315,7 +321,8 @@ class Channel:
         try:
             with self._state:
                 self._waiting.add(wake)
-                call.waiting += (wake,)
+                # a new tuple: the reader iterates over it without the lock
+            call.waiting += (wake,)
             while True:
                 if ready():
                     return True
@@ -323,12 +330,14 @@ class Channel:
                     self._raise_broken(begun=call.begun)
                 if self._is_interrupted():
                     raise _refused_to_handler()
+                # idle -> reader for all threads; the others sleep until their frames have come or they take over
                 if self._takes_over(wake):
                     if not self._read_what_is_there(deadline, ready):
                         return bool(ready())
                 elif not wake.wait(deadline.at_most(threading.TIMEOUT_MAX).remaining) or deadline.expired:
                     return bool(ready())
         finally:
+            # reader -> idle, also after an exception: nobody would read any more
             if self._reader is wake:
                 self._reader = None
             try:
@@ -418,6 +427,7 @@ class Channel:
             call = self._calls.get(frame.id)
         if call is None:
             return  # of a command that its caller has given up
+        # checked by the call, as any frame from inside
         call.accept(frame)
         if call.over:
             self.forget(call)

@@ -108,6 +108,7 @@ class ChannelPool:
         Raises:
             ContainerError: as `Backend.start_workload` does.
         """
+        # attached before the start, so that not a byte of the agent's greeting is lost
         stream = self._backend.open_stream(container_id, None, deadline=deadline)
         started = False
         try:
@@ -155,6 +156,7 @@ class ChannelPool:
         slot = self._slot(container_id)
         if slot.why_not is not None:
             return None
+        # the fast path: no lock and no request where the agent was heard a moment ago
         link = slot.links.get(slot.key(user))
         if link and link.channel.is_quiet() and link.channel.silent_seconds < _SILENT_SECONDS:
             return link
@@ -170,12 +172,15 @@ class ChannelPool:
             link.channel.close()
         info = running(self._backend, container_id, deadline)
         if is_root(info.user) and not slot.serves_all:  # only then the agent has the capabilities to become others
+            # root container: from here on one channel serves all users
             slot.serves_all = True
             return self._renewed(container_id, slot, user, deadline)
         whose = _ROOT if slot.serves_all else slot.key(user)
+        # the first process's channel costs nothing; an exec is the second choice
         made = self._attached(info, slot, whose, deadline) or self._open(info, slot, whose, deadline)
         if made:
             slot.links[slot.key(user)] = made
+            # no agent -> agent: a failure after this is an attack or an end, never "cannot run here"
             slot.has_answered = True
         return made
 

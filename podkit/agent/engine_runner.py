@@ -132,6 +132,7 @@ class _Run:
         )
 
     def run(self, container_id: str) -> Outcome:
+        # its start time tells later whether the container was restarted under the command
         before = running(self._backend, container_id, self.limit)
         stream = self._open(before)
         try:
@@ -202,6 +203,7 @@ class _Run:
         """Read until the output or the command ends. False at its timeout."""
         quiet, asked = _QUIET_SECONDS, time.monotonic()
         while True:
+            # an exec's stream ends with its last child, so a pause means: ask for the exit code
             chunk = stream.read(self.deadline.at_most(quiet))
             if chunk is not None:
                 if not chunk.data:
@@ -271,6 +273,7 @@ class _Run:
 
         # the engine may notice the end of the command a moment before that of the container
         if wait_until(restarted, deadline=Deadline.after(SAME_RUN_SECONDS), interval=0.05):
+            # this command's own time was over too: its timeout and the other one's were the same restart
             if self.deadline.remaining > SAME_RUN_SECONDS:
                 raise ContainerNotRunning(f"container {before.name} was killed and started again under it")
             self._outcome.timed_out = self._outcome.container_restarted = True

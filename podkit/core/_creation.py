@@ -80,6 +80,7 @@ def get_or_create(
             found = find(backend, identity, spec.labels, deadline=deadline)
             if found:
                 return found.id, found
+            # the name is taken by a container that is going: its removal frees it
             if patience.expired:
                 raise
             _wait_for_name(backend, identity, patience)
@@ -110,6 +111,7 @@ def find(
         info = backend.inspect_workload(identity.name, deadline=deadline)
     except ContainerNotFound:
         return None
+    # the engine also finds ids by their beginnings: compare the whole name, then the labels
     if info.name != identity.name or not identity.owns(info.labels):
         raise NameTaken(
             f"a container named {identity.name!r} exists that is not this session's (its labels say so); it was not "

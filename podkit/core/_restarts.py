@@ -60,6 +60,7 @@ class Restarts:
                 count = restart.count
             # not under the lock: with a frozen engine this takes long, and a command may be over its time meanwhile
             info = self._backend.inspect_workload(container_id, deadline=deadline)
+            # no restart came between, so this is no half of one
             if restart.count == count:
                 return info
 
@@ -116,6 +117,7 @@ class Restarts:
         """
         restart = self._of(before.id)
         with held(restart.lock, deadline, _RESTARTING):
+            # counted first: a look that began before this is repeated
             restart.count += 1
             now = self._backend.inspect_workload(before.id, deadline=deadline)
             if now.started_at == before.started_at:

@@ -148,6 +148,7 @@ class SessionEntry:
     def connect(self, record: ContainerRecord) -> Session:
         """Make the session object of a container. Needs the lock."""
         self.record = record
+        # no session -> session
         self.session = models.Session(
             user_id=self.user_id,
             session_id=self.session_id,
@@ -207,6 +208,7 @@ class SessionEntry:
         ends: set[datetime | None] = set()  # the start times of containers that ended by themselves
         with self.in_use():
             while True:
+                # at the first round no request goes to the engine
                 container_id = self._running_container(deadline, lost=giving_up is not None)
                 try:
                     return action(container_id)
@@ -239,6 +241,7 @@ class SessionEntry:
         session, record, manager = self.session, self.record, self._manager
         assert session is not None
         assert record is not None
+        # marked ERROR, or gone: made anew without a look
         remedy = Remedy.RECREATE
         if session.container_id is not None and session.status is not ContainerStatus.ERROR:
             remedy = remedy_for(manager.restarts.look_settled(session.container_id, deadline=deadline))
@@ -268,6 +271,7 @@ class SessionEntry:
                 manager.undo_creation(self.user_id, self.session_id)
             raise
         session.container_id, session.container_name = record.id, record.name
+        # ERROR -> recovered
         for key in _FAILURE_KEYS:
             session.metadata.pop(key, None)
         return record

@@ -316,6 +316,7 @@ class BaseSessionManager:
                 if remove_workspace:
                     self.container_manager.remove_workspace(user_id, session_id)
                 return
+            # open -> closing, under the lock: no recovery can bring the container back now
             notify(self.event_handler.on_session_closing, session)
             failed = self._empty_workspace(entry) if remove_workspace else None
             self.container_manager.remove_container(entry.record.id)
@@ -357,6 +358,7 @@ class BaseSessionManager:
                 if not locked or session is None:  # it is being made, recovered or closed: so it is not idle
                     continue
                 try:
+                    # the engine is asked only about sessions whose clock has run out
                     if session.is_expired() or entry.was_busy:
                         entry.was_busy = entry.is_busy()
                     if entry.was_busy:

@@ -248,6 +248,7 @@ class ProcessManager:
         with self._lock:
             before = set(self._known)
         found = [self._note(row) for row in self._repeat(lambda processes, container: processes.look_at_all(container))]
+        # a full list may leave some out: absent means gone only in a whole one
         is_whole = len(found) < PROCESSES_MAX
         ids = {process.id for process in found}
         with self._lock:
@@ -392,6 +393,7 @@ class ProcessManager:
             try:
                 row = processes.stop(container, id, milliseconds)
             except ProcessNotFound:
+                # the container has no record of it: it was made anew, or something inside deleted the record
                 with self._lock:
                     if id not in self._known:
                         raise

@@ -471,7 +471,7 @@ RENAMINGS: dict[str, tuple[str, str, type[FileError], int, str]] = {
     "a directory that is not empty": ("empty", "full", FileError, errno.ENOTEMPTY, "{new}' is .* not empty: remove it"),
     "a missing parent": ("f", "no/f", FileMissing, errno.ENOENT, "no directory '{above}': make it .*parents=True"),
     "a missing source": ("no", "f", FileMissing, errno.ENOENT, "there is no '{old}'"),
-    "a file onto a directory": ("f", "full", IsADirectory, errno.EISDIR, "give the whole new path, such as '{new}/f'"),
+    "a file onto a directory": ("f", "full", IsADirectory, errno.EISDIR, "pass the whole new path, such as '{new}/f'"),
     "a directory onto a file": ("full", "f", NotADirectory, errno.ENOTDIR, "'{new}' is a file"),
     "a directory into itself": ("full", "full/x", FileError, errno.EINVAL, "into itself"),
 }
@@ -675,7 +675,7 @@ def test_an_upload_to_a_directory_asks_for_the_whole_path(
 ) -> None:
     (tmp_path / "f").touch()
     (tmp_path / "to").mkdir()
-    with pytest.raises(IsADirectory, match=f"give the whole path of the file, such as '{place}/to/f'"):
+    with pytest.raises(IsADirectory, match=f"pass the whole path of the file, such as '{place}/to/f'"):
         send(files, tmp_path / "f", place / "to")
 
 

@@ -1,6 +1,6 @@
-"""What the scripts ask of the engine, through the Docker SDK: a machine may have an engine and no `docker` command.
+"""The scripts' requests to the engine, through the Docker SDK: a machine may have an engine and no `docker` command.
 
-Of podkit it uses one module only, the one that knows where an engine may listen: so both find the same.
+The engine is found by podkit's own backend, so that both find the same one.
 """
 
 import argparse
@@ -10,14 +10,15 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import docker  # noqa: TID251 - see above
 import requests  # noqa: TID251
 from docker.errors import APIError, DockerException, ImageNotFound  # noqa: TID251
 
-from podkit.backends._endpoint import Endpoint, find_endpoints
-from podkit.errors import EngineUnavailable
+from podkit.backends._docker_sdk import make_client
+from podkit.backends.docker import DockerBackend
+from podkit.errors import EngineAccessDenied, EngineUnavailable
 
 NOT_THERE, NOT_ALLOWED, NOT_AS_SET = 3, 4, 5  # exit codes of `find`: only after the first is an engine installed
 USUAL = "unix:///var/run/docker.sock"
@@ -44,20 +45,21 @@ def main() -> None:
     run.add_argument("command", nargs=argparse.REMAINDER)
     asked = parser.parse_args()
 
-    endpoint, client = find()
+    engine = find()
+    client = engine.client
     match asked.verb:
         case "find":
-            print(endpoint.url, "" if endpoint in podkits_own() else "told")
+            print(engine.url, "told" if engine.is_told else "")
         case "has":
             sys.exit(0 if image_id(client, asked.image) else 1)
         case "pull":
-            pull(endpoint, asked.image)
+            pull(client, asked.image)
         case "import":
             repository, tag = docker.utils.parse_repository_tag(asked.image)
             reply = client.import_image(asked.tar, repository, tag, changes=asked.changes)
             follow(json.loads(line) for line in reply.splitlines())
         case "build":
-            build(endpoint, asked.tar, asked.image, asked.args)
+            build(engine, asked.tar, asked.image, asked.args)
         case "output":
             print(output(client, asked.image, asked.command), end="")
 
@@ -70,57 +72,60 @@ def fail(code: int, *lines: str) -> NoReturn:
 # --- which engine ------------------------------------------------------------------------------------
 
 
-def find() -> tuple[Endpoint, docker.APIClient]:
-    """The engine that answers, or the end of the program with the reason and the cure.
+class Engine(NamedTuple):
+    """The engine that answers.
 
-    It is looked for where podkit looks. Where a docker context is stale, the usual sockets come after it: podkit
-    itself would stop there, so the scripts then tell it by DOCKER_HOST.
+    `is_told` means that podkit would stop at a stale docker context: the scripts then tell it by DOCKER_HOST.
     """
-    tried: list[str] = []
+
+    backend: DockerBackend
+    is_told: bool = False
+
+    @property
+    def url(self) -> str:
+        assert self.backend._endpoint is not None
+        return self.backend._endpoint.url
+
+    @property
+    def client(self) -> docker.APIClient:
+        return self.backend.client.api
+
+    def new_client(self) -> docker.APIClient:
+        """Another client, for which the environment counts as it is now."""
+        assert self.backend._endpoint is not None
+        return make_client(self.backend._endpoint, self.backend._version).api
+
+
+def find() -> Engine:
+    """Find the engine as podkit does, or end the program with the reason and the cure."""
     explicit = os.environ.get("DOCKER_HOST") or None
-    usual = [] if explicit else find_endpoints({**os.environ, **NO_CONTEXT})
-    for endpoint in dict.fromkeys([*podkits_own(), *usual]):
-        if not endpoint.url.startswith(("unix://", "tcp://")):
-            tried.append(f"  {endpoint}: podkit speaks unix:// and tcp:// only")
-            continue
-        try:
-            return endpoint, connect(endpoint)
-        except (DockerException, requests.RequestException) as exc:
-            tried.append(f"  {endpoint}: {root_cause(exc)}")
-            if isinstance(root_cause(exc), PermissionError):
-                fail(
-                    NOT_ALLOWED,
-                    f"There is an engine, but you may not use it: {endpoint}. Join its group, then log in again:",
-                    "  sudo usermod -aG docker $USER",
-                )
-    if explicit not in (None, USUAL):
-        fail(NOT_AS_SET, "DOCKER_HOST names an engine that does not answer:", *tried, "Start it, or: unset DOCKER_HOST")
-    fail(NOT_THERE, "No engine answers. Tried:", *tried)
-
-
-def connect(endpoint: Endpoint, timeout: float = 60) -> docker.APIClient:
-    tls = None
-    if found := endpoint.tls:
-        certificate = found.file("cert.pem"), found.file("key.pem")
-        tls = docker.tls.TLSConfig(certificate if all(certificate) else None, found.file("ca.pem"), found.verify)
-    client = docker.APIClient(base_url=endpoint.url, version="auto", timeout=timeout, tls=tls or False)
-    client.ping()
-    return client
-
-
-def podkits_own() -> list[Endpoint]:
-    """Where podkit would look without being told."""
     try:
-        return find_endpoints(os.environ)
-    except EngineUnavailable:
-        return []
+        return Engine(connected())
+    except EngineAccessDenied as exc:
+        fail(NOT_ALLOWED, str(exc))
+    except EngineUnavailable as exc:
+        tried = str(exc)
+    if explicit not in (None, USUAL):
+        fail(NOT_AS_SET, "DOCKER_HOST names an engine that does not answer.", tried, "Or: unset DOCKER_HOST")
+    if explicit is None:
+        context = {name: os.environ.get(name) for name in NO_CONTEXT}
+        os.environ.update(NO_CONTEXT)
+        try:
+            return Engine(connected(), is_told=True)
+        except EngineAccessDenied as exc:
+            fail(NOT_ALLOWED, str(exc))
+        except EngineUnavailable:
+            pass
+        finally:
+            for name, value in context.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+    fail(NOT_THERE, tried)
 
 
-def root_cause(exc: BaseException) -> BaseException:
-    """The innermost error: the SDK wraps `No such file or directory` four times."""
-    while inner := exc.__cause__ or exc.__context__:
-        exc = inner
-    return exc
+def connected() -> DockerBackend:
+    backend = DockerBackend()
+    backend.connect()
+    return backend
 
 
 # --- images ------------------------------------------------------------------------------------------
@@ -143,8 +148,8 @@ def follow(events: Iterable[dict[str, Any]]) -> None:
             print(text.strip(), flush=True)
 
 
-def pull(endpoint: Endpoint, name: str) -> None:
-    client = connect(endpoint, SILENCE_SECONDS)
+def pull(client: docker.APIClient, name: str) -> None:
+    client.timeout = SILENCE_SECONDS
     repository, tag = docker.utils.parse_repository_tag(name)
     # Its timeout is for each read, so a slow pull goes on as long as it says something.
     options = {"tag": tag or "latest", "stream": True, "decode": True}
@@ -158,17 +163,17 @@ def pull(endpoint: Endpoint, name: str) -> None:
             events = client.pull(repository, **options, auth_config={})
         follow(events)
     except (DockerException, requests.RequestException) as exc:
-        fail(1, f"{name}: {exc.explanation if isinstance(exc, APIError) else root_cause(exc)}")
+        fail(1, f"{name}: {exc.explanation if isinstance(exc, APIError) else exc}")
 
 
-def build(endpoint: Endpoint, tar: str, name: str, args: list[str]) -> None:
+def build(engine: Engine, tar: str, name: str, args: list[str]) -> None:
     """Builds an image; what had its name before goes, or every change of a test would leave one behind."""
     # Nothing is pulled, so nothing of the docker client's configuration is needed, and its helpers may be gone.
     # The file must be there while the SDK builds: without one it goes on looking elsewhere.
     with tempfile.TemporaryDirectory() as folder, open(tar, "rb") as context:
         Path(folder, "config.json").write_text("{}")
         os.environ["DOCKER_CONFIG"] = folder
-        client = connect(endpoint)
+        client = engine.new_client()
         options = {"custom_context": True, "dockerfile": "Dockerfile.test", "forcerm": True, "decode": True}
         follow(client.build(fileobj=context, tag=name, buildargs=dict(arg.split("=", 1) for arg in args), **options))
         client.prune_images({"dangling": True, "label": "podkit.image=test-runner"})

@@ -18,11 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import docker  # noqa: TID251 - as in _engine.py
-from _engine import find, output
+from _engine import Engine, find, output
 from docker.errors import APIError, NotFound  # noqa: TID251
-
-from podkit.backends._endpoint import Endpoint
 
 GRACE_SECONDS = 10  # for the fixtures of interrupted tests to remove what they made
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE
@@ -49,7 +46,7 @@ def main() -> None:
     run = None
     try:
         image, *arguments = sys.argv[1:]
-        run = Run(*find())
+        run = Run(find())
         code = run.tests(image, arguments) if arguments else run.whole_suite(image)
     except Interrupted as exc:
         code = 128 + exc.number
@@ -76,9 +73,9 @@ def interrupt(number: int, _: FrameType | None) -> None:
 class Run:
     """One run of the tests; all that belongs to it has its id in a name, a label or a path."""
 
-    def __init__(self, endpoint: Endpoint, client: docker.APIClient) -> None:
-        self.client = client
-        self.host = endpoint.url
+    def __init__(self, engine: Engine) -> None:
+        self.client = engine.client
+        self.host = engine.url
         self.id = secrets.token_hex(6)
         self.marks = [self.id]
         self.workspace = Path.cwd() / ".test-workspace" / self.id

@@ -8,6 +8,9 @@ import shutil
 import sys
 from pathlib import Path
 
+INHERITING = ("podkit.core.manager", "podkit.monitors.health", "podkit.monitors.orphans")
+"""Modules whose classes have public methods of a base that is not public itself."""
+
 
 def main(target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
@@ -16,7 +19,8 @@ def main(target: Path) -> None:
         shutil.copy(name, target)
     for page, module in re.findall(r"- (docs/reference/(\S+)\.md)$", Path("docs/mkdocs.yml").read_text(), re.MULTILINE):
         (target / page).parent.mkdir(exist_ok=True)
-        (target / page).write_text(f"# {module}\n\n::: {module}\n")
+        options = "    options:\n      inherited_members: true\n" if module in INHERITING else ""
+        (target / page).write_text(f"# {module}\n\n::: {module}\n{options}")
 
 
 if __name__ == "__main__":

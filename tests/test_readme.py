@@ -266,6 +266,13 @@ def test_the_table_of_directory_names_is_true() -> None:
         assert get_workspace_path("/base", id, "session").parent.name == directory
 
 
+def test_the_picture_of_a_sessions_life_shows_what_the_code_does() -> None:
+    """`python scripts/_session_life.py > docs/session-life.svg` draws it again."""
+    script = PROJECT / "scripts/_session_life.py"
+    drawn = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert (PROJECT / "docs/session-life.svg").read_text() == drawn
+
+
 # --- the examples ------------------------------------------------------------------------------------
 
 

@@ -62,6 +62,8 @@ from podkit.utils._fork import renew_after_fork
 if TYPE_CHECKING:
     import docker  # noqa: TID251 - for the type of `client`; nothing is imported
 
+__all__ = ["DockerBackend"]
+
 NEWEST_API = (1, 51)
 CONNECT_SECONDS = 10
 _LOG_MAX_BYTES = 64 << 10

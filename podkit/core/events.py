@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ParamSpec
 if TYPE_CHECKING:
     from podkit.core.models import ContainerConfig, Session
 
+__all__ = ["PodkitEventHandler"]
+
 P = ParamSpec("P")
 
 _logger = logging.getLogger(__name__)

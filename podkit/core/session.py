@@ -31,6 +31,8 @@ from podkit.utils.paths import resolve_container_path, resolve_file_path
 if TYPE_CHECKING:
     from podkit.core.models import ContainerConfig, ProcessResult, Session
 
+__all__ = ["BaseSessionManager"]
+
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)

@@ -11,6 +11,8 @@ from podkit.utils._checks import check_timeout
 from podkit.utils._deadline import Deadline
 from podkit.utils._fork import renew_after_fork
 
+__all__ = ["BaseThreadMonitor"]
+
 STOP_SECONDS = 4.0
 """How long `stop()` waits for a round that is under way."""
 

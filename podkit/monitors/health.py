@@ -12,6 +12,8 @@ from podkit.core.manager import BaseContainerManager
 from podkit.errors import PodkitError
 from podkit.monitors.base import BaseThreadMonitor
 
+__all__ = ["ContainerHealthMonitor"]
+
 RESTARTS = 5
 """How many times a container that does not stay up is restarted before it is given up."""
 

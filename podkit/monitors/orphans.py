@@ -15,6 +15,8 @@ from podkit.monitors.base import BaseThreadMonitor
 from podkit.utils._checks import check_age, check_prefix
 from podkit.utils._clock import utc_now
 
+__all__ = ["OrphanContainerCleaner"]
+
 UNSTARTED_SECONDS = 60.0
 """How old a container that was never started must be, at least: a younger one may be just being made."""
 

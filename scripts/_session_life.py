@@ -100,7 +100,8 @@ STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 } .small { font-size: 12px; fill: #59636e }
 .title { font-size: 17px; font-weight: 600 } .bold { font-weight: 600 } .middle { text-anchor: middle }
 .ground { fill: #ffffff } .box { fill: #f6f8fa; stroke: #59636e } .arrow { fill: none; stroke: #59636e }
-.kept { fill: #dafbe1; stroke: #1a7f37 } .anew { fill: #fff8c5; stroke: #9a6700 } .error { fill: #ffebe9; stroke: #cf222e }
+.kept { fill: #dafbe1; stroke: #1a7f37 } .anew { fill: #fff8c5; stroke: #9a6700 }
+.error { fill: #ffebe9; stroke: #cf222e }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc } .small { fill: #9198a1 } .ground { fill: #0d1117 } .box { fill: #151b23; stroke: #9198a1 }
   .arrow { stroke: #9198a1 } .kept { fill: #12261e; stroke: #3fb950 } .anew { fill: #272115; stroke: #d29922 }

@@ -99,8 +99,8 @@ int channel_main(const char *lifetime, int tells_first, const char *user);
 #define NOT_ALLOWED 77 /* to become its user */
 #define IN_WANT 75     /* of descriptors, memory or processes: another channel may work */
 
-/* Run a built-in for background processes, see background.c. Returns the exit code. The request's variables and
- * directory are those of the process that it starts. */
+/* Run a built-in for background processes, see background.c. Returns the exit code. The request's variables, directory
+ * and START_HOME are for the process that it starts. */
 int process_main(const struct request *request);
 
 /* Handle a built-in for which fork() failed. Background processes may have used up all processes, so stopping one has

@@ -20,8 +20,8 @@ static struct rlimit limits[RLIM_NLIMITS];
 
 void guard_limits(void)
 {
-    /* prlimit() needs the caller's uid to equal all three of the target's: the saved one now equals no other
-     * process's */
+    /* prlimit() demands that the caller's uid equals all three of the target's: with a different saved one, none
+     * does */
     (void)syscall(SYS_setresuid, (uid_t)-1, (uid_t)-1, NOBODYS_UID);
 }
 

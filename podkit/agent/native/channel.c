@@ -76,7 +76,7 @@ static struct {
     size_t left; /* bytes that have not arrived */
 } coming;        /* the INPUT frame that has arrived in part */
 
-/* --- going out --------------------------------------------------------------------------------------------------- */
+/* --- going out ---------------------------------------------------------------------------------------------------- */
 
 static void watch(int set, struct source *source, uint32_t what)
 {
@@ -162,7 +162,7 @@ static int has_room(void)
     return OUTBOX_SIZE - (out_end - out_begin) >= OUTBOX_RESERVE + DATA_MAX + sizeof(struct header);
 }
 
-/* --- commands ---------------------------------------------------------------------------------------------------- */
+/* --- commands ----------------------------------------------------------------------------------------------------- */
 
 static struct command *find(uint32_t id)
 {
@@ -414,7 +414,7 @@ static void feed(struct command *command)
         close_source(events, &command->in);
 }
 
-/* --- starting ---------------------------------------------------------------------------------------------------- */
+/* --- starting ----------------------------------------------------------------------------------------------------- */
 
 /* Parse a START frame in place. Return 0 if it is malformed or there is no memory. The texts stay in `data`; the caller
  * frees request->arguments. */
@@ -543,7 +543,7 @@ impossible:
     free(request.arguments);
 }
 
-/* --- coming in --------------------------------------------------------------------------------------------------- */
+/* --- coming in ---------------------------------------------------------------------------------------------------- */
 
 /* Read the number that a frame holds; missing bytes are zero. */
 static uint32_t number(const char *data, size_t size)
@@ -682,7 +682,7 @@ static void receive(void)
     }
 }
 
-/* --- time -------------------------------------------------------------------------------------------------------- */
+/* --- time --------------------------------------------------------------------------------------------------------- */
 
 /* Tell the first process that this channel is there, or that its lifetime is over; see first_process.c. */
 static void tell_first_process(enum life what)

@@ -166,7 +166,7 @@ static int open_parent(const char *path, char *name)
     refuse(ELOOP);
 }
 
-/* --- a name until the file is complete ------------------------------------------------------------------------- */
+/* --- a name until the file is complete ---------------------------------------------------------------------------- */
 
 /* Choose the temporary name. It is made from the file's own name, so that the next writer of this file finds and
  * removes what a killed one has left. Another process could guess and occupy these names, so after NAMES_MAX attempts
@@ -261,7 +261,7 @@ static void write_all(const char *data, size_t size)
     }
 }
 
-/* --- a file ------------------------------------------------------------------------------------------------------ */
+/* --- a file ------------------------------------------------------------------------------------------------------- */
 
 /* Return whether the directory takes no new file for a reason that may not apply to an old file in it. */
 static int is_closed_directory(int error)

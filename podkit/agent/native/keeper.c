@@ -60,7 +60,7 @@ static void save(enum record_state state)
     (void)!pwrite(self.record, &record->state, sizeof record->state, 0);
 }
 
-/* --- orders ---------------------------------------------------------------------------------------------------------- */
+/* --- orders ------------------------------------------------------------------------------------------------------- */
 
 /* Order the end of everything: SIGTERM now, and SIGKILL later. Of several orders, the earliest SIGKILL wins. */
 static void stop(uint32_t milliseconds)
@@ -150,7 +150,7 @@ static void obey(void)
     close(client);
 }
 
-/* --- its life -------------------------------------------------------------------------------------------------------- */
+/* --- its life ----------------------------------------------------------------------------------------------------- */
 
 /* Reap every child that has ended. Return whether there are children left. */
 static int reap(void)
@@ -301,7 +301,7 @@ _Noreturn void keep(const struct request *request, const struct keeper *own, str
     _exit(0);
 }
 
-/* --- from outside ---------------------------------------------------------------------------------------------------- */
+/* --- from outside ------------------------------------------------------------------------------------------------- */
 
 struct sockaddr_un control_of(int directory)
 {

@@ -21,7 +21,7 @@ static void name_file(char name[32], int stream, uint64_t begin)
     snprintf(name, 32, "%d.%016llx", stream, (unsigned long long)begin);
 }
 
-/* --- writing --------------------------------------------------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------------------------------------------------ */
 
 void open_log(struct log *log, int directory, int stream, int pipe)
 {
@@ -78,7 +78,7 @@ void drain_log(struct log *log, size_t most)
     }
 }
 
-/* --- reading --------------------------------------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
 /* The two files around an offset, as the offsets at which they begin. */
 struct span {

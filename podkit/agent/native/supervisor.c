@@ -75,7 +75,7 @@ static int reap(void)
     return pid == 0 || errno != ECHILD;
 }
 
-/* --- the environment ------------------------------------------------------------------------------------------- */
+/* --- the environment ---------------------------------------------------------------------------------------------- */
 
 static size_t name_size(const char *variable)
 {
@@ -116,7 +116,7 @@ static char **make_environment(const struct request *request, const struct user 
     return list;
 }
 
-/* --- the command's process --------------------------------------------------------------------------------------- */
+/* --- the command's process ---------------------------------------------------------------------------------------- */
 
 /* Written by the vfork() child, which shares this memory until it calls exec. */
 static volatile int failed_step, failed_error;
@@ -284,7 +284,7 @@ int start_command(const struct request *request, pid_t *made)
     return start_program(request, other, make_environment(request, named ? &user : own_user), made);
 }
 
-/* --- watching it ------------------------------------------------------------------------------------------------- */
+/* --- watching it -------------------------------------------------------------------------------------------------- */
 
 /* Ask a built-in to remove what it has not finished, such as a temporary file, and wait up to ASK_MS for its end. */
 static void ask_to_end(void)

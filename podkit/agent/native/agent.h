@@ -62,7 +62,7 @@ struct ended {
  * inside has taken resources that it needs; another channel may work. */
 enum failure { NO_USER = 1, NO_DIRECTORY, NO_PROGRAM, NO_PROCESS, NO_AGENT };
 
-/* A request to start a command. The texts are in the frame, and valid as long as that is. */
+/* A request to start a command. The texts point into the frame. */
 struct request {
     struct start start;
     const char *user, *directory;
@@ -87,7 +87,7 @@ struct user {
     char home[256];
 };
 
-/* Be the container's first process. Returns the exit code. */
+/* Be the container's first process. Return the exit code. */
 int sleep_main(const char *lifetime);
 
 /* Be a channel. `tells_first`: the first process is this agent, so send it LIFE_SIGNAL. `user`: whom to become; NULL
@@ -99,7 +99,7 @@ int channel_main(const char *lifetime, int tells_first, const char *user);
 #define NOT_ALLOWED 77 /* to become its user */
 #define IN_WANT 75     /* of descriptors, memory or processes: another channel may work */
 
-/* Run a built-in for background processes, see background.c. Returns the exit code. The request's variables, directory
+/* Run a built-in for background processes, see background.c. Return the exit code. The request's variables, directory
  * and START_HOME are for the process that it starts. */
 int process_main(const struct request *request);
 
@@ -107,25 +107,26 @@ int process_main(const struct request *request);
  * to work without a new one. Keeps errno. */
 void do_without_process(char **arguments);
 
-/* Run a built-in in the place of a program. Returns the exit code. */
+/* Run a built-in in the place of a program. Return the exit code. */
 int run_built_in(const struct request *request);
 int file_main(char **arguments);
 
 /* Start a command and watch it; this process ends when the command does. */
 _Noreturn void supervise(const struct request *request, int control, int in, int out, int err);
 
-/* Find "name", "uid", "name:group" or "uid:gid". Returns 0, or -1 if there is no such user or group. */
+/* Find "name", "uid", "name:group" or "uid:gid". Return 0, or -1 if there is no such user or group. */
 int find_user(const char *text, struct user *found);
 
-/* Start a command as a child with this process's standard streams. Returns 0 and its pid, or the enum failure, with the
+/* Start a command as a child with this process's standard streams. Return 0 and its pid, or the enum failure, with the
  * system's error number in errno. */
 int start_command(const struct request *request, pid_t *made);
 #define START_BOUND 0x10000u /* never in a frame: kill the program when this process dies */
 
-/* Become a user, with `saved` as the saved user id. Returns 0 on failure, with errno set. */
+/* Become a user, with `saved` as the saved user id. Return 0 on failure, with errno set. */
 int become(const struct user *user, uid_t saved);
 
-/* The user that this channel has become: the HOME of commands without a user is this one's. NULL if it became none. */
+/* The user that this channel has become: the HOME of commands without a user is this one's. NULL if it has not
+ * changed its user. */
 extern const struct user *own_user;
 
 /* A process of the container, as /proc shows it. */
@@ -142,14 +143,13 @@ struct table {
     pid_t ancestor; /* the process that all kinships refer to */
 };
 
-/* Read one process from /proc. Returns 0, or -1 if there is none. */
+/* Read one process from /proc. Return 0, or -1 if there is none. */
 int read_process(pid_t pid, struct process *process);
 
-/* Return whether this can be a channel, by its parent and session. The name proves nothing: any process can take
- * any. */
+/* Return whether this can be a channel, by its parent and session: any process can take its name. */
 int is_channel(const struct process *process);
 
-/* Read all processes, sorted by pid; overwrites the rows of an earlier call. Returns 0, or -1 without /proc or
+/* Read all processes, sorted by pid; overwrites the rows of an earlier call. Return 0, or -1 without /proc or
  * memory. The caller frees table->rows in either case. */
 int scan(struct table *table);
 
@@ -161,7 +161,7 @@ int is_descendant(struct table *table, struct process *process, pid_t ancestor);
 /* Send a signal to every descendant of this process. */
 void signal_descendants(int number);
 
-/* Kill every descendant of this process. Returns 0 if some are left after about `milliseconds`. `reap` has to reap all
+/* Kill every descendant of this process. Return 0 if some are left after about `milliseconds`. `reap` has to reap all
  * zombies and return whether there are children left. The caller blocks SIGCHLD. */
 int kill_descendants(int milliseconds, int (*reap)(void));
 
@@ -187,8 +187,7 @@ pid_t find_keeper(const struct table *table, const char *id, int by_name_alone);
 #define COMMAND_NAME "podkit-command" /* the name of supervisors */
 #define CHANNEL_NAME "podkit-channel"
 
-/* Find processes by name, at most `room` of them. Returns how many there are in `found`. Any process can take any
- * name. */
+/* Find processes by name, which any process can take. Return how many were stored in `found`, at most `room`. */
 size_t find_named(const char *name, pid_t *found, size_t room);
 
 /* Return the name of a system call that a channel needs and is not allowed to make, with the reason in errno; NULL if
@@ -202,12 +201,11 @@ void remember_limits(void);
 int restore_limits(void);
 
 /* Stop other processes from changing the limits of this one and its forks, by a saved user id that nobody else has.
- * Only root can do this. It ends with exec, which sets the saved user id to the effective one. */
+ * Only root can do this. An exec ends the protection: it sets the saved user id to the effective one. */
 void guard_limits(void);
 #define NOBODYS_UID ((uid_t)-2) /* larger than any user id that podkit accepts for a command */
 
-/* Mark this process and all its future descendants as programs, not parts of the agent. Nothing inside can remove
- * it. */
+/* Mark this process and its future descendants as programs, not parts of the agent. Nothing inside can undo it. */
 void mark_as_program(void);
 
 /* Return whether a process has no such mark. */
@@ -220,8 +218,7 @@ int64_t now_ms(void);
 #define LIFE_SIGNAL (SIGRTMIN + 1)
 enum life { LIFE_HELD = 1, LIFE_OVER };
 
-/* Parse "60" or "infinity" into milliseconds. Returns 0 for no end ("infinity" or "0"), -1 if the text is not a
- * number. */
+/* Parse "60" or "infinity" into milliseconds. Return 0 for no end ("infinity" or "0"), -1 if it is not a number. */
 int64_t parse_lifetime(const char *text);
 
 #endif

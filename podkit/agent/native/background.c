@@ -127,8 +127,8 @@ static int is_running(const struct process *process, const struct record *record
 /* Find out the state of a process, from its record, the lock on that, and /proc. Fills in row->state, row->left and
  * the record. Return whether the keeper lives.
  *
- * These three can disagree: the record may be forged, and between the end of a process and its keeper's note of that
- * there is a moment, during which this looks again. */
+ * The three can disagree: the record may be forged, and the keeper records an end a moment after it. In that case,
+ * look again. */
 static int judge(int directory, const char *id, const struct table *table, struct row *row, struct record *record)
 {
     static int looks = LOOKS; /* shared by all processes of one call, so that `list` stays bounded */
@@ -137,8 +137,7 @@ static int judge(int directory, const char *id, const struct table *table, struc
     row->left = UNKNOWN;
     for (;; looks--) {
         int kept, is_there = read_record(directory, record, &kept);
-        /* A locked record that says "running" is believed. Anything else may be forged, so look for the keeper
-         * itself. */
+        /* A locked record that says "running" is believed. Anything else may be forged: look for the keeper. */
         pid_t keeper = kept && record->state < RECORD_ENDED ? 0 : find_keeper(table, id, 0);
         if (keeper) {
             if (!kept) /* the record is not the keeper's own: let it check that it can be reached */
@@ -240,7 +239,7 @@ static int runs_all_the_same(int directory, const char *id)
     return row.state == RUNNING || row.state == PAUSED;
 }
 
-/* Wait until the process has ended, or the time is over. Reads the record alone while that says "running": judge()
+/* Wait until the process has ended, or the time is over. While the record says "running", read only that: judge()
  * reads all of /proc. */
 static void wait_for_end(int directory, const char *id, int64_t patience_ms)
 {
@@ -263,8 +262,8 @@ static enum result list(void)
     scan(&table);
     for (size_t i = 0; i < table.count; i++)
         keepers += strncmp(table.rows[i].name, KEEPER_NAME, sizeof KEEPER_NAME - 1) == 0;
-    /* Two passes, first over those with a keeper: directories of others may have been forged by the thousand, and must
-     * not use up LISTED_MAX. */
+    /* Two passes, first over those with a keeper: another process may have created thousands of directories without
+     * one, and these must not use up LISTED_MAX. */
     for (size_t i = keepers ? 0 : PLACES; i < 2 * PLACES; i++) {
         int place = open_place(i % PLACES, 0), wants_kept = i < PLACES;
         DIR *entries = place < 0 ? NULL : fdopendir(place);
@@ -323,7 +322,7 @@ static struct report begin(const struct request *request, struct keeper *own, st
     close(ends[1]);
     if (keeper > 0)
         (void)!read(ends[0], &report, sizeof report); /* all of it at once, or nothing if the keeper was killed */
-    /* Only the keeper may have the socket and the locked record open: their end has to mean its end. */
+    /* Only the keeper may have the socket and the locked record open: others notice its end by them. */
     close(own->control);
     close(own->record);
     return report;
@@ -364,7 +363,7 @@ static enum result show_log(int directory, const char *id, int stream, int64_t o
     struct piece piece;
     ssize_t size;
     for (int wait = 2;; wait = wait < 50 ? wait * 2 : wait) {
-        piece = (struct piece){.ended = !lives(directory, id)}; /* before the read: output may come in between */
+        piece = (struct piece){.ended = !lives(directory, id)}; /* before the read: output may come between */
         at = offset;
         size = read_log(directory, stream, &at, buffer, most < sizeof buffer ? (size_t)most : sizeof buffer);
         if (size > 0 || piece.ended || now_ms() >= end)
@@ -384,8 +383,7 @@ static enum result show_log(int directory, const char *id, int stream, int64_t o
     return DONE;
 }
 
-/* Write to the process's input until the deadline `end`. Return how many bytes were taken, or -1 if it reads no
- * more. */
+/* Write to the process's input until `end`. Return how many bytes were taken, or -1 if it reads no more. */
 static ssize_t push(int fd, const char *data, size_t size, int64_t end)
 {
     size_t taken = 0;
@@ -406,7 +404,7 @@ static ssize_t push(int fd, const char *data, size_t size, int64_t end)
 }
 
 /* Pass standard input on to the process, and answer with how many bytes it has taken. The pipe comes from the keeper,
- * whose socket may be forged: so check that it is one. */
+ * whose socket may be forged: so check that it is a pipe. */
 static enum result feed(int directory, int64_t patience_ms)
 {
     static char buffer[LOG_BUFFER];
@@ -500,7 +498,7 @@ static enum result act(const struct request *request)
         return count > 5 ? start(request, arguments + 1) : NO_SENSE;
     int directory = find(id, &place);
     if (directory < 0) {
-        poke_keepers(); /* it may run without its directory: then its keeper ends it */
+        poke_keepers(); /* the process may run although its directory is gone: its keeper then ends it */
         return NO_SUCH;
     }
     if (strcmp(verb, "look") == 0) {

@@ -49,25 +49,25 @@ struct keeper {
 /* Start the process and keep it until no descendant is left; then exit. */
 _Noreturn void keep(const struct request *request, const struct keeper *own, struct record *record);
 
-/* Open one of the places, and with `make` create it first. Returns a descriptor, or -1 with errno set: EPERM if another
+/* Open one of the places, and with `make` create it first. Return a descriptor, or -1 with errno set: EPERM if another
  * user owns it or may enter it. */
 int open_place(size_t index, int make);
 
 int is_id(const char *name);
 
-/* Open the directory of a process, or a regular file in it. Returns a descriptor, or -1. */
+/* Open the directory of a process, or a regular file in it. Return a descriptor, or -1. */
 int open_in(int place, const char *id);
 int open_file(int directory, const char *name);
 
-/* Read the beginning of a file. Returns how many bytes were read, 0 if it cannot be read. */
+/* Read the beginning of a file. Return how many bytes were read, 0 if it cannot be read. */
 size_t read_file(int directory, const char *name, void *data, size_t size);
 
-/* Create the directory of a process and all that its keeper starts with. Returns 0; on failure -1 with errno set, and
+/* Create the directory of a process and all that its keeper starts with. Return 0; on failure -1 with errno set, and
  * nothing is left behind. */
 int make_state(int place, const char *id, const char *note, int with_input, const struct record *record,
                struct keeper *own);
 
-/* Remove the directory of a process and the files in it. Returns 0, or -1 on failure. */
+/* Remove the directory of a process and the files in it. Return 0, or -1 on failure. */
 int forget(int place, const char *name);
 
 /* Forget the processes that ended first, so that their number stays bounded. */
@@ -79,16 +79,16 @@ struct sockaddr_un control_of(int directory);
 /* Return whether the keeper lives, by the lock on the record. Whoever may write in the directory can forge that. */
 int is_kept(int directory);
 
-/* Check whether the keeper lives, then read the record. Returns 0 if the record cannot be read. */
+/* Check whether the keeper lives, then read the record. Return 0 if the record cannot be read. */
 int read_record(int directory, struct record *found, int *is_kept);
 
 /* Send SIGCONT to the keeper, which another process may have stopped. Does nothing if the pid is no keeper's. */
 void wake_keeper(const struct record *found);
 
-/* Send an order and wait until it is done, which for STOP is the keeper's end. Returns 0 if that was not in time. */
+/* Send an order and wait until it is done, which for STOP is the keeper's end. Return 0 if that was not in time. */
 int tell_keeper(int directory, int kind, uint32_t value, int64_t patience_ms);
 
-/* Get the write end of the process's input, which does not block. Returns -1 if there is none or no answer in time; the
+/* Get the write end of the process's input, which does not block. Return -1 if there is none or no answer in time; the
  * caller closes it. */
 int ask_for_input(int directory, int64_t patience_ms);
 
@@ -104,11 +104,11 @@ void open_log(struct log *log, int directory, int stream, int pipe);
 void drain_log(struct log *log, size_t most);
 
 /* Read a stream at an offset. A negative offset counts from the end, and an offset that was dropped moves to the
- * first byte that is kept; the one that was used is stored. Returns how many bytes were read; 0 or less if there are
+ * first byte that is kept; the one that was used is stored. Return how many bytes were read; 0 or less if there are
  * none. */
 ssize_t read_log(int directory, int stream, int64_t *offset, char *buffer, size_t size);
 
-/* Find the TCP ports that any of the processes listens on, sorted. Returns how many, or -1 if not all of the
+/* Find the TCP ports that any of the processes listens on, sorted. Return how many, or -1 if not all of the
  * processes can be looked at. */
 int find_ports(const pid_t *pids, size_t count, uint16_t *ports, size_t room);
 

@@ -261,7 +261,7 @@ static void finish_if_drained(struct command *command)
     bury(command);
 }
 
-/* Send output of a command, as much as its pipe, its window and the outbox allow. Reads straight into the outbox,
+/* Send output of a command, as much as its pipe, its window and the outbox allow. Read straight into the outbox,
  * behind the room for the frame's header. */
 static void pump(struct command *command, struct source *source)
 {
@@ -349,8 +349,8 @@ static void hear(struct command *command)
             uint32_t flags = (uint32_t)report.detail & (ENDED_SURVIVORS | ENDED_TIMED_OUT);
             uint32_t code = WIFSIGNALED(report.value) ? 128 + (uint32_t)WTERMSIG(report.value)
                                                       : (uint32_t)WEXITSTATUS(report.value);
-            /* The cgroup counts OOM kills of the whole container. This command was hit if one of its processes died of
-             * SIGKILL, or if nothing else ran that could have been. */
+            /* The cgroup counts OOM kills of the whole container. One counts as this command's if a process of it
+             * died of SIGKILL, or if nothing else ran at the time. */
             int was_killed = report.detail & ENDED_OOM || code == 128 + SIGKILL;
             if (memory_kills() > command->kills_before && (was_killed || !command->overlapped))
                 flags |= ENDED_OOM;
@@ -399,7 +399,7 @@ static void tell_taken(struct command *command, size_t size)
     command->taken = 0;
 }
 
-/* Write buffered input, as the pipe has room again. */
+/* Write buffered input now that the pipe has room again. */
 static void feed(struct command *command)
 {
     size_t given = give(command, command->input + command->input_begin, command->input_end - command->input_begin);
@@ -521,7 +521,7 @@ static void start(uint32_t id, char *data, size_t size)
     command->next = commands;
     commands = command;
     running++;
-    if (has_input) /* the supervisor has its own copies: without these, its end is end of file here */
+    if (has_input) /* with these left open, the channel would see neither end of file nor EPIPE */
         close(in[0]);
     close(out[1]);
     close(err[1]);
@@ -606,7 +606,7 @@ static void obey(const struct header *header, char *data)
     }
 }
 
-/* Let the inbox have at least `room` bytes. Return 0 if there is no memory. */
+/* Grow the inbox to at least `room` bytes. Return 0 if there is no memory. */
 static int make_room(size_t room)
 {
     if (room < INBOX_SIZE)
@@ -692,8 +692,7 @@ static void tell_first_process(enum life what)
         sigqueue(1, LIFE_SIGNAL, value);
 }
 
-/* Return the milliseconds until the lifetime is over, for epoll_wait(); -1 while a command runs, or without a
- * lifetime. */
+/* Return the milliseconds until the lifetime is over; -1 while a command runs, or without a lifetime. */
 static int next_timeout(void)
 {
     if (lifetime == 0 || running > 0)
@@ -821,7 +820,7 @@ static void pump_finished(void)
         }
 }
 
-/* Send output of each command that has some. */
+/* Send the output of each command that has some. */
 static void pump_all(void)
 {
     struct epoll_event ready[64];
@@ -835,11 +834,11 @@ static void pump_all(void)
     }
 }
 
-/* Change from root to the user of this channel, which is why a channel begins as root.
+/* Become the user of this channel, from root.
  *
- * If the engine started it as that user, the user's other processes could trace it until it clears PR_SET_DUMPABLE.
- * An unreadable program would not stop that, because an engine may grant the rights to read it. When a process
- * changes from root, the kernel clears the flag at once. */
+ * If the engine started a channel as its user, the user's other processes could trace it until it clears
+ * PR_SET_DUMPABLE. An unreadable program would not prevent that, because an engine may grant the rights to read it.
+ * When a process changes from root, the kernel clears the flag at once. */
 static void become_own(const char *text)
 {
     static struct user user;

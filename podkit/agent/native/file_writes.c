@@ -295,8 +295,8 @@ static void open_in_place(void)
     target.file = openat(target.directory, target.name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (target.file < 0)
         refuse(errno);
-    /* This user may write the file without being its owner, and could not set the mode at the end. Find that out
-     * before the content is lost: set the mode that it already has. */
+    /* Only the owner can set the mode, and this user may be another one who may write the file. Find that out before
+     * the content is lost, by setting the mode that the file already has. */
     if (!has_wanted_mode(&mode) && fchmod(target.file, mode) != 0)
         refuse(errno);
     if (ftruncate(target.file, 0) != 0)
@@ -421,7 +421,8 @@ static void make_link(const char *text)
     close(target.directory);
 }
 
-/* Create a directory with its mode from the host, whatever the umask; but its owner can write the files that follow. */
+/* Create a directory with its mode on the host, regardless of the umask. The owner always gets full access, for the
+ * files that follow. */
 static void make_directory_of(int at, const char *path, uint32_t mode)
 {
     mode_t mask = umask(0);

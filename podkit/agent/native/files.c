@@ -6,7 +6,7 @@
  *   file put PATH                          receive the same; missing directories are created
  *   file mkdir PATH MODE PARENTS EXISTING
  *   file remove PATH RECURSIVE
- *   file empty PATH                        remove all in a directory, except mounts and what is in them
+ *   file empty PATH                        remove everything in a directory, except mounts
  *   file rename FROM TO
  *   file share PATH EMPTY [NAME...]        let every user create files in a directory that root owns; it is created if
  *                                          missing; EMPTY 1: only if it holds nothing but the NAMEs
@@ -182,8 +182,8 @@ static void name_it(const char *name, int depth)
         strcpy(trail, name);
 }
 
-/* Make a directory readable and writable for this user, if it is the owner, so that it can be emptied. Works on an
- * opened descriptor: by its name, chmod() would follow a symlink that was put in its place, perhaps into a mount. */
+/* Make a directory readable and writable for this user, if it is the owner, so that it can be emptied. This works on
+ * an opened descriptor: by name, chmod() would follow a symlink that was put in its place, perhaps into a mount. */
 static void open_to_owner(int at, const char *name)
 {
     char path[32];
@@ -246,7 +246,7 @@ static int open_without_links(const char *path, int flags)
 {
     struct open_how how = {.flags = (uint64_t)(O_DIRECTORY | O_CLOEXEC | flags), .resolve = RESOLVE_NO_SYMLINKS};
     int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
-    if (fd < 0 && errno == ENOSYS && !strchr(path + 1, '/')) /* before Linux 5.6: safe for a single name */
+    if (fd < 0 && errno == ENOSYS && !strchr(path + 1, '/')) /* before Linux 5.6; O_NOFOLLOW does for a single name */
         fd = open(path, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | flags);
     return fd;
 }
@@ -287,7 +287,8 @@ static int holds_only(int directory, char **names)
     return !found;
 }
 
-/* Open a directory that root owns to every user; create it if it is missing. Does nothing if it cannot be had safely.
+/* Open a directory that root owns to every user; create it if it is missing. Do nothing if it cannot be opened
+ * safely.
  *
  * This process is root, and another user may own a directory in the path. That user could put a symlink there and
  * have any directory opened, so no symlink is followed. */

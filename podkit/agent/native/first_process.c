@@ -32,18 +32,18 @@
 #define HOLDERS 256
 #define LOOK_MS 2000       /* between two looks at the holders */
 #define LOST_LOOK_MS 200   /* between two looks for supervisors whose channel is gone */
-#define GRACE_MS 3000      /* for a supervisor to kill its command after its channel is gone; it needs less */
+#define GRACE_MS 3000      /* from a channel's end until its supervisors have killed their commands; they need less */
 #define STOPS_MAX 3        /* looks at which a channel may be found stopped before it is killed */
 #define LEAVE_MS 1000      /* from LIFE_OVER to the channel's exit */
 #define LEAVING_LOOK_MS 10 /* between two looks at a channel that has sent LIFE_OVER */
-#define LATEST_MS 1000     /* how long a flood of signals can put a decision off */
+#define LATEST_MS 1000     /* the longest that a flood of signals can delay a decision */
 
 /* The channels that hold the lifetime. */
 static struct holder {
     pid_t pid, session;
     int stops;         /* how often it was found stopped */
     int64_t leaving;   /* when LIFE_OVER came; 0: it has not */
-    int was_slandered; /* LIFE_OVER was forged; later ones are ignored, or it would never be looked at again */
+    int was_slandered; /* LIFE_OVER was forged; later ones are ignored, because a leaving channel is not checked */
 } holders[HOLDERS];
 static size_t holder_count;
 static pid_t lost[HOLDERS]; /* the sessions of channels that are gone; supervisors may be left in them */
@@ -88,7 +88,7 @@ static void drop_holder(size_t index)
 static void lose(pid_t session)
 {
     for (size_t i = 0; i < lost_count; i++)
-        if (lost[i] == session) /* the end of the own channel is noticed twice: by reap(), and as a holder's */
+        if (lost[i] == session) /* reap() and the looks at holders both notice the end of the own channel */
             return;
     if (lost_count < HOLDERS)
         lost[lost_count++] = session;
@@ -126,7 +126,7 @@ static void end_the_lost(void)
 {
     struct table table = {0};
     size_t left = 0;
-    int seen = scan(&table) == 0; /* if it cannot look, it assumes that some are left */
+    int seen = scan(&table) == 0; /* without a look, assume that some are left */
     /* supervisors are reparented to this process, and stay in their channel's session */
     for (size_t i = 0; i < table.count; i++)
         for (size_t j = 0; j < lost_count; j++)
@@ -235,8 +235,7 @@ static int reap(void)
     /* WNOWAIT: look at the zombie in /proc before it is reaped */
     while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid > 0) {
         pid_t pid = ended.si_pid;
-        /* a supervisor is a child of this process once its channel is gone; status 0: no process of its command is
-         * left */
+        /* a supervisor is a child of this process once its channel is gone; status 0: its tree is dead */
         if (pid != own_channel && (ended.si_code != CLD_EXITED || ended.si_status != 0) && was_supervisor(pid))
             forsaken = 1;
         renewed |= is_keeper(pid);
@@ -303,7 +302,7 @@ int sleep_main(const char *text)
             if (holders_vanished())
                 end = now_ms() + lifetime;
         }
-        /* The same before the end: a LIFE_HELD may be pending. */
+        /* Handle pending signals before the end, too: one may be LIFE_HELD. */
         if (lifetime && !holder_count && now_ms() >= end + (none ? 0 : LATEST_MS)) {
             adopt_channels();
             if (is_anything_kept())

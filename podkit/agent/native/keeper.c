@@ -51,7 +51,7 @@ static int64_t wall_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Write the record. The state comes last, so that whoever reads the new state reads the rest as it belongs to it. */
+/* Write the record. The state comes last, so that a reader who sees the new state finds the rest up to date. */
 static void save(enum record_state state)
 {
     (void)!pwrite(self.record, (char *)record + sizeof record->state, sizeof *record - sizeof record->state,
@@ -68,7 +68,7 @@ static void stop(uint32_t milliseconds)
     int64_t end = now_ms() + milliseconds;
     if (milliseconds > 0 && !kill_at) {
         signal_descendants(SIGTERM);
-        signal_descendants(SIGCONT); /* a stopped process would not get SIGTERM */
+        signal_descendants(SIGCONT); /* a stopped process would not handle SIGTERM */
     }
     if (!kill_at || end < kill_at)
         kill_at = end;
@@ -107,7 +107,7 @@ union passed {
     struct cmsghdr align;
 };
 
-/* Send the order back, as it is done; with a copy of the descriptor `fd`, unless that is -1. */
+/* Send the order back to say that it is done, with a copy of the descriptor `fd` unless that is -1. */
 static void answer(int client, struct order *order, int fd)
 {
     union passed passed = {0};
@@ -296,7 +296,7 @@ _Noreturn void keep(const struct request *request, const struct keeper *own, str
         note_end();
     for (int i = 0; i < 2; i++)
         drain_log(&logs[i], PIPE_MOST);
-    save(RECORD_FINISHED); /* before exit releases the lock: without both, a keeper counts as killed */
+    save(RECORD_FINISHED); /* before exit releases the lock, or the keeper would seem to have been killed */
     unlinkat(self.directory, "control", 0);
     _exit(0);
 }

@@ -20,8 +20,7 @@ static struct rlimit limits[RLIM_NLIMITS];
 
 void guard_limits(void)
 {
-    /* prlimit() demands that the caller's uid equals all three of the target's: with a different saved one, none
-     * does */
+    /* prlimit() compares the caller's uid with all three of the target's: with a different saved one, none matches */
     (void)syscall(SYS_setresuid, (uid_t)-1, (uid_t)-1, NOBODYS_UID);
 }
 
@@ -61,7 +60,7 @@ int is_unmarked(pid_t pid)
     ssize_t size = read(fd, text, sizeof text - 1);
     close(fd);
     text[size < 0 ? 0 : size] = '\0';
-    char *at = strstr(text, MARK_LINE); /* then follow the soft limit and the hard one */
+    char *at = strstr(text, MARK_LINE); /* the soft limit follows, then the hard one */
     if (!at)
         return 0;
     at += strlen(MARK_LINE);

@@ -21,7 +21,7 @@ int64_t parse_lifetime(const char *text)
     long long seconds = strtoll(text, &end, 10);
     if (*text == '\0' || *end != '\0' || seconds < 0)
         return -1;
-    return seconds > INT64_MAX / 2000 ? 0 : seconds * 1000; /* would overflow: no end */
+    return seconds > INT64_MAX / 2000 ? 0 : seconds * 1000; /* too large for the clock: no end */
 }
 
 int run_built_in(const struct request *request)

@@ -1,5 +1,4 @@
-/* The TCP ports that processes listen on: the sockets in /proc/PID/fd, matched by inode with the container's
- * listeners. */
+/* The TCP ports that processes listen on: sockets in /proc/PID/fd, matched by inode with all listeners. */
 #include "background.h"
 
 #include <arpa/inet.h>

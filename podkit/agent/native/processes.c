@@ -120,8 +120,7 @@ static int take_children_of_thread(void *context, pid_t thread)
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)look->pid, (int)thread);
     int fd = open(path, O_RDONLY | O_CLOEXEC), result = 0;
     if (fd < 0)
-        /* ENOENT: another process's thread has ended. This process's thread runs, so there the kernel lacks the
-         * file. */
+        /* ENOENT: the thread has ended; but this process's own thread runs, so there the kernel has no such file */
         return errno == ENOENT && look->pid != getpid() ? 0 : -1;
     pid_t child = 0;
     for (ssize_t size; result == 0 && (size = read(fd, text, sizeof text)) > 0;)

@@ -30,7 +30,7 @@ struct entry {
     int64_t seconds; /* mtime, since 1970 */
     uint32_t nanoseconds, mode, uid, gid;
 };
-#define KEEP_MODE 0xffffffffu /* in place of a mode: that of the replaced file, or 0666 without the umask */
+#define KEEP_MODE 0xffffffffu /* in place of a mode: that of the replaced file, or 0666 minus the umask */
 
 #define PIECE_MAX (64u << 10) /* most bytes of a DATA record to the host */
 
@@ -53,7 +53,7 @@ _Noreturn void refuse_over(enum refusal limit, uint64_t found);
 /* Wait for exactly `size` bytes of input. They stay valid until the next call. Refuses at the end of the input. */
 char *take(size_t size);
 
-/* Wait for any input. Returns how many bytes there are, at most `most`; they stay valid until the next call. */
+/* Wait for any input. Return how many bytes there are, at most `most`; they stay valid until the next call. */
 size_t take_some(size_t most, char **data);
 
 #endif

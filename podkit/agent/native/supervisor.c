@@ -144,8 +144,8 @@ static int change_directory(const char *directory)
     return 1;
 }
 
-/* Replace this process with the program; search for it in the command's own PATH, not in the agent's. Returns only on
- * failure, with errno set: ENOENT only if no directory gave a better reason, such as EACCES. */
+/* Replace this process with the program; search for it in the command's own PATH, not in the agent's. This returns
+ * only on failure, with errno set: ENOENT only if no directory gave a better reason, such as EACCES. */
 static void run_program(char **arguments, char **environment)
 {
     char path[PATH_MAX];

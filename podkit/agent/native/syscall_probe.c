@@ -19,8 +19,7 @@ static int refusal(long result)
     return result < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS) ? errno : 0;
 }
 
-/* Each call gets arguments with which it has no effect, and most are invalid: any error other than a refusal is
- * fine. */
+/* Each call's arguments make it harmless, and most are invalid: any error other than a refusal is fine. */
 const char *find_forbidden(void)
 {
     char byte;

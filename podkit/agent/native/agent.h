@@ -90,8 +90,8 @@ struct user {
 /* Be the container's first process. Return the exit code. */
 int sleep_main(const char *lifetime);
 
-/* Be a channel. `tells_first`: the first process is this agent, so send it LIFE_SIGNAL. `user`: whom to become; NULL
- * keeps the current user. Returns only for a bad lifetime. */
+/* Be a channel. `tells_first`: the first process is this agent, so send it LIFE_SIGNAL. `user`: the user to become;
+ * NULL keeps the current one. Returns only for a bad lifetime. */
 int channel_main(const char *lifetime, int tells_first, const char *user);
 
 /* Exit codes of a channel before HELLO; the host knows these. */
@@ -194,9 +194,8 @@ size_t find_named(const char *name, pid_t *found, size_t room);
  * there is none. */
 const char *find_forbidden(void);
 
-/* Remember this process's resource limits, which commands inherit; and restore them if another process has changed
- * them. Root inside can lower the hard limits of any process, and that cannot be undone: then restore_limits()
- * returns 0. */
+/* Remember this process's resource limits, which commands inherit, and restore what another process has changed.
+ * Root inside can lower any hard limit, and that cannot be undone: then restore_limits() returns 0. */
 void remember_limits(void);
 int restore_limits(void);
 

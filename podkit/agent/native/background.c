@@ -127,8 +127,8 @@ static int is_running(const struct process *process, const struct record *record
 /* Find out the state of a process, from its record, the lock on that, and /proc. Fills in row->state, row->left and
  * the record. Return whether the keeper lives.
  *
- * The three can disagree: the record may be forged, and the keeper records an end a moment after it. In that case,
- * look again. */
+ * The three can disagree: the record may be forged, and the keeper records an end a moment after it. Then look
+ * again. */
 static int judge(int directory, const char *id, const struct table *table, struct row *row, struct record *record)
 {
     static int looks = LOOKS; /* shared by all processes of one call, so that `list` stays bounded */
@@ -286,8 +286,7 @@ static enum result list(void)
 
 /* --- starting ----------------------------------------------------------------------------------------------------- */
 
-/* Create the process's state in the first place that takes it. Return the place; -1 on failure, with the errno of the
- * first place. */
+/* Create the process's state in the first place that takes it. Return that place; -1 with the first place's errno. */
 static int settle(const char *id, const char *note, int with_input, const struct record *record, struct keeper *own)
 {
     int error = 0;
@@ -378,7 +377,7 @@ static enum result show_log(int directory, const char *id, int stream, int64_t o
         int64_t next = at += size;
         size = read_log(directory, stream, &next, buffer, most < sizeof buffer ? (size_t)most : sizeof buffer);
         if (next != at)
-            break; /* what comes next was dropped in the meantime: the answer must have no gap */
+            break; /* the next bytes were dropped in the meantime, and the answer must have no gap */
     }
     return DONE;
 }

@@ -22,7 +22,7 @@
 
 enum record_state { RECORD_BEGUN = 1, RECORD_ENDED, RECORD_FINISHED }; /* finished: no descendant is left, either */
 
-/* The keeper writes the state last: whoever reads that the process has ended finds the rest complete. */
+/* The keeper writes the state last: a reader who sees that the process has ended finds the rest complete. */
 struct record {
     uint32_t state;
     uint32_t exit_code; /* 128 + the signal's number if a signal ended it */
@@ -38,7 +38,7 @@ struct order {
     uint32_t value; /* the signal, or the milliseconds from SIGTERM to SIGKILL */
 };
 
-/* What a new keeper gets from its maker; descriptors are -1 if absent. */
+/* The descriptors that a new keeper starts with; -1 if absent. */
 struct keeper {
     const char *id;
     int directory, record, control;
@@ -76,7 +76,8 @@ void make_room(int place);
 /* Return the address of a keeper's socket. */
 struct sockaddr_un control_of(int directory);
 
-/* Return whether the keeper lives, by the lock on the record. Whoever may write in the directory can forge that. */
+/* Return whether the keeper lives, by the lock on the record. Any process that may write in the directory can forge
+ * that. */
 int is_kept(int directory);
 
 /* Check whether the keeper lives, then read the record. Return 0 if the record cannot be read. */
@@ -103,8 +104,8 @@ void open_log(struct log *log, int directory, int stream, int pipe);
 /* Move at most `most` bytes from the pipe to the file, without blocking; close the pipe at its end. */
 void drain_log(struct log *log, size_t most);
 
-/* Read a stream at an offset. A negative offset counts from the end, and an offset that was dropped moves to the
- * first byte that is kept; the one that was used is stored. Return how many bytes were read; 0 or less if there are
+/* Read a stream at an offset. A negative offset counts from the end. If the offset was dropped, read from the first
+ * byte that is kept. Store the offset that was used, and return how many bytes were read: 0 or less if there are
  * none. */
 ssize_t read_log(int directory, int stream, int64_t *offset, char *buffer, size_t size);
 

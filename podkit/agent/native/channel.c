@@ -45,7 +45,7 @@ struct command {
     pid_t supervisor;
     struct source control, in, out, err;
     uint32_t window; /* bytes of output that the host still takes */
-    char *input;     /* a buffer of INPUT_WINDOW bytes for what the command has not read yet; NULL without input */
+    char *input;     /* INPUT_WINDOW bytes that buffer unread input; NULL if the command has none */
     size_t input_begin, input_end;
     uint32_t taken;   /* bytes of input that the command has taken and the host has not been told of */
     int input_closed; /* the host sends no more */
@@ -128,8 +128,8 @@ static void flush(void)
 
 /* Return the end of the outbox, with room for `size` bytes there; the caller adds what it writes to out_end.
  *
- * Blocks until the host has read enough. That is rare: output stops at has_room(), so only other frames get here with
- * less than OUTBOX_RESERVE left. */
+ * This blocks until the host has read enough. That is rare: output stops at has_room(), so only other frames get
+ * here with less than OUTBOX_RESERVE left. */
 static char *reserve(size_t size)
 {
     while (OUTBOX_SIZE - out_end < size) {
@@ -302,7 +302,7 @@ static void pump(struct command *command, struct source *source)
     }
 }
 
-/* Handle the end of a command: send what is in its pipes now, then EXIT. */
+/* Handle the end of a command: send the output that its pipes hold now, then EXIT. */
 static void finish(struct command *command, uint32_t exit_code, uint32_t flags)
 {
     int bytes;
@@ -505,8 +505,8 @@ static void start(uint32_t id, char *data, size_t size)
                          request.arguments[1] && strcmp(request.arguments[1], "start") == 0;
     has_keepers |= begins_process;
     others_run |= begins_process;
-    /* Commands that run at the same time cannot tell whose process the OOM killer has killed. Built-ins need hardly any
-     * memory and do not count, except for one that starts a background process. */
+    /* If commands overlap, the kernel's counter does not tell whose process it has killed. Built-ins need hardly
+     * any memory and do not count, except for one that starts a background process. */
     command->overlapped = others_run;
     for (struct command *other = commands; other; other = other->next)
         if (!other->finished && !other->is_built_in && (!command->is_built_in || begins_process))
@@ -563,7 +563,7 @@ static void take_input(struct command *command, const char *data, size_t size)
     size_t waiting = command->input_end - command->input_begin;
     if (size > INPUT_WINDOW - waiting)
         _exit(65); /* more than the window: not a host of podkit's */
-    size_t given = waiting ? 0 : give(command, data, size); /* not past what is still waiting */
+    size_t given = waiting ? 0 : give(command, data, size); /* after earlier input, if any is buffered */
     if (size - given > INPUT_WINDOW - command->input_end) {
         memmove(command->input, command->input + command->input_begin, waiting);
         command->input_begin = 0;
@@ -673,7 +673,7 @@ static void receive(void)
     } while (taken);
     memmove(inbox, inbox + begin, in_end - begin);
     in_end -= begin;
-    if (in_end == 0 && in_room > INBOX_SIZE) { /* give the memory of a large START back */
+    if (in_end == 0 && in_room > INBOX_SIZE) { /* free the memory of a large START */
         free(inbox);
         inbox = NULL;
         in_room = 0;

@@ -1,8 +1,8 @@
-/* Writes files, directories and links into the container. A file appears under its name when it is complete, so that no
- * reader sees half of it, and a writer that is killed leaves the old one as it was.
+/* Writes files, directories and links into the container. A file appears under its name when it is complete, so
+ * that no reader sees half of it, and a killed writer leaves the old file unchanged.
  *
- * The new file has no name while it is written (O_TMPFILE), or a temporary one with a lock on it. A file that cannot be
- * replaced, such as a mount, is written in place.
+ * The new file has no name while it is written (O_TMPFILE), or a temporary one with a lock on it. A file that
+ * cannot be replaced, such as a mount, is written in place.
  */
 #include "agent.h"
 #include "files.h"
@@ -140,8 +140,8 @@ static int open_below(int tree, const char *below, char *name)
 /* Open the parent directory of a file, creating it if it is missing; copy the file's name to `name`. The caller
  * closes it.
  *
- * If the file is a symlink, this is the parent of what it leads to: a write goes through a link and does not replace
- * it, as in any program. */
+ * If the file is a symlink, this is the parent of its target: as in any program, a write goes through a link and
+ * does not replace it. */
 static int open_parent(const char *path, char *name)
 {
     char rest[PATH_MAX];
@@ -169,8 +169,8 @@ static int open_parent(const char *path, char *name)
 /* --- a name until the file is complete ---------------------------------------------------------------------------- */
 
 /* Choose the temporary name. It is made from the file's own name, so that the next writer of this file finds and
- * removes what a killed one has left. Another process could guess and occupy these names, so after NAMES_MAX attempts
- * they are random. */
+ * removes the leftover of a killed one. Another process could guess and occupy these names, so after NAMES_MAX
+ * attempts they are random. */
 static void name_temporary(unsigned attempt)
 {
     uint64_t hash = 14695981039346656037u; /* FNV-1a */

@@ -183,7 +183,7 @@ static int take_note(const siginfo_t *info)
     return 1;
 }
 
-/* Tell the host how the own channel has ended. The engine closes the streams only when this process ends, so the exit
+/* Tell the host how its channel has ended. The engine closes the streams only when this process ends, so the exit
  * code goes to standard error, where no other process can write. */
 static void tell_end(int code)
 {

@@ -1,7 +1,7 @@
-/* The keeper of one background process: its parent, and a subreaper for what it leaves behind.
+/* The keeper of one background process: its parent, and a subreaper for the descendants that it leaves behind.
  *
- * A keeper has no channel, so it outlives podkit. It writes the process's output to logs and its end to the record, and
- * takes orders on a socket.
+ * A keeper has no channel, so it outlives podkit. It writes the process's output to logs and its end to the record,
+ * and takes orders on a socket.
  */
 #include "background.h"
 
@@ -165,7 +165,7 @@ static int reap(void)
     return pid == 0 || errno != ECHILD;
 }
 
-/* Record the end of the command. Its output is logged first: whoever reads RECORD_ENDED then finds all of it. */
+/* Record the end of the command. Its output is logged first: a reader who sees RECORD_ENDED then finds all of it. */
 static void note_end(void)
 {
     int bytes;
@@ -178,7 +178,7 @@ static void note_end(void)
     save(RECORD_ENDED);
 }
 
-/* Give the memory of a long command line back. Its texts lie next to each other in the channel's inbox, of which this
+/* Free the memory of a long command line. Its texts lie next to each other in the channel's inbox, of which this
  * process has a forked copy; nothing on the pages between the first and the last one is needed any more. */
 static void drop_texts(const struct request *request)
 {

@@ -29,8 +29,7 @@ void open_log(struct log *log, int directory, int stream, int pipe)
     fcntl(pipe, F_SETFL, O_NONBLOCK);
 }
 
-/* Begin a new file at the end of the log, and drop the oldest one. On failure log->file stays -1, and the next write
- * tries again. */
+/* Begin a new file at the end of the log, and drop the oldest one. After a failure, the next write tries again. */
 static void begin_file(struct log *log)
 {
     char name[32];

@@ -96,8 +96,7 @@ static void read_listeners(const char *path)
         fclose(file);
 }
 
-/* Find all listeners of the container, once. The files are the fallback, because the kernel takes milliseconds to write
- * them. */
+/* Find all listeners of the container, once. The files are a fallback: the kernel takes milliseconds to write them. */
 static void find_listeners(void)
 {
     static int found;
@@ -123,8 +122,8 @@ static size_t add(uint16_t *ports, size_t count, size_t room, uint16_t port)
     return count + 1;
 }
 
-/* Collect the inodes of one process's sockets. Return how many there are; -1 if it cannot be looked at in full, 0 if it
- * has ended. */
+/* Collect the inodes of one process's sockets. Return how many: 0 if it has ended, -1 if not all of them can be
+ * read. */
 static int look_at(pid_t pid, unsigned long long *inodes, size_t room)
 {
     char path[32], link[64];

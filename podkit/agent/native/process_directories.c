@@ -27,7 +27,7 @@ int open_place(size_t index, int make)
     if (make && mkdir(path, 0700) != 0 && errno != EEXIST)
         return -1;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    /* anybody can create this path in /tmp first: use it only if nobody else can write there */
+    /* another user may have created this path in /tmp: use it only if nobody else can write there */
     if (fd >= 0 && (fstat(fd, &about) != 0 || about.st_uid != geteuid() || about.st_mode & 077)) {
         close(fd);
         errno = EPERM;

@@ -78,8 +78,8 @@ static void clear(struct table *table)
     table->ancestor = 0;
 }
 
-/* Call `take` for each entry of a directory whose name is a number. Return 0; -1 if the directory cannot be read or a
- * call fails. */
+/* Call `take` for each entry of a directory that is named by a number. Return 0; -1 if the directory or a call
+ * fails. */
 static int each_number(const char *path, int (*take)(void *context, pid_t number), void *context)
 {
     DIR *directory = opendir(path);
@@ -136,9 +136,9 @@ static int take_children_of_thread(void *context, pid_t thread)
     return result;
 }
 
-/* Read the descendants of this process as scan() does, but without reading all processes of the container. Return -1
- * if there are more than a few, or the kernel cannot list children. The list may lack some if others come and go
- * meanwhile, so only scan() proves that none is left. */
+/* Read the descendants of this process as scan() does, but without reading all processes of the container. Return
+ * -1 if there are more than a few, or the kernel cannot list children. The list may lack some if children start or
+ * end during the call, so only scan() proves that none is left. */
 static int scan_few_descendants(struct table *table)
 {
     char path[32];
@@ -220,9 +220,9 @@ static void add(struct pids *pids, pid_t pid)
 
 /* Stop all descendants: send SIGSTOP until a look finds no new one, or until `end`.
  *
- * Killing them one by one loses the race with a fork bomb. A process with a pending SIGSTOP cannot fork any more, so
- * each look finds fewer new ones. Nothing is reaped meanwhile: zombies keep their places under the limit of
- * processes, which leaves a fork bomb less room. */
+ * Killing them one by one loses the race with a fork bomb. A process with a pending SIGSTOP cannot fork any more,
+ * so each look finds fewer new ones. Nothing is reaped until then: zombies count against the limit of processes,
+ * which leaves a fork bomb less room. */
 static void freeze(struct table *table, struct pids *stopped, int (*look)(struct table *), int64_t end)
 {
     pid_t self = getpid();

@@ -94,7 +94,7 @@ static void set_variable(char **list, size_t *count, char *variable)
     list[*count] = NULL;
 }
 
-/* Build the command's environment: what is inherited, then HOME, then the request's variables; the last one wins.
+/* Build the command's environment: inherited variables, then HOME, then the request's variables; the last one wins.
  * Return NULL if there is no memory. Never freed: a supervisor and a keeper start one command each. */
 static char **make_environment(const struct request *request, const struct user *user)
 {
@@ -232,8 +232,7 @@ static int start_built_in(const struct request *request, const struct user *user
     return 0;
 }
 
-/* Make the command's user the owner of its pipes. A pipe belongs to its creator, so without this the user could not
- * open /dev/stdout. */
+/* Make the command's user the owner of its pipes. A pipe belongs to its creator, and others cannot open /dev/stdout. */
 static void hand_over_pipes(const struct user *user, int with_input)
 {
     struct stat about;
@@ -286,7 +285,7 @@ int start_command(const struct request *request, pid_t *made)
 
 /* --- watching it -------------------------------------------------------------------------------------------------- */
 
-/* Ask a built-in to remove what it has not finished, such as a temporary file, and wait up to ASK_MS for its end. */
+/* Ask a built-in to clean up, for example to remove a temporary file, and wait up to ASK_MS for its end. */
 static void ask_to_end(void)
 {
     struct timespec patience = {.tv_nsec = ASK_MS * 1000000};

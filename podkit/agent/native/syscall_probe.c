@@ -1,5 +1,5 @@
-/* Finds system calls that the agent is not allowed to make, because of a seccomp profile or a sandbox with a kernel
- * of its own. A channel checks this before HELLO. The host then does without it, whereas a channel that works only in
+/* Finds system calls that the agent is not allowed to make, because of a seccomp profile or a sandbox with another
+ * kernel. A channel checks this before HELLO, so that the host can work without it: a channel that works only in
  * part would leave commands running. */
 #include "agent.h"
 

@@ -1,14 +1,15 @@
-/* What podkit asks of background processes, as `agent` built-ins; podkit/agent/processes.py is the other side.
+/* The built-in for background processes. The other side is podkit/agent/processes.py.
  *
- *   process start ID NOTE USER INPUT ARGUMENT...   with the request's variables, in its directory as that user
- *   process look ID WAIT_MS | list                 a struct row each, with its ports and note
- *   process log ID 1|2 OFFSET MOST WAIT_MS         a struct piece, and the bytes
+ *   process start ID NOTE USER INPUT ARGUMENT...   uses the request's variables and directory
+ *   process look ID WAIT_MS | list                 answers with a struct row each, with its ports and note
+ *   process log ID 1|2 OFFSET MOST WAIT_MS         answers with a struct piece, and the bytes
  *   process signal ID NUMBER | stop ID MS | input ID WAIT_MS | end-input ID | remove ID
  *
- * All of it is done by the agent's own user; START names the one that the process gets, empty for the same.
- * The exit code says how it went (enum result). start and stop give a row, input the number of bytes that were taken.
- * What is in the directories may have been changed by whoever may enter them: by root, or, where the agent is not root,
- * by any process. So everything is read with bounds, and podkit takes none of it for true.
+ * The built-in runs as the agent's user. USER is that of the new process, empty for the same. The exit code is an
+ * enum result. start and stop answer with a row, input with the number of bytes that were taken.
+ *
+ * The files in the directories are hostile input: root, or any process of the agent's user, can change them. So reads
+ * are bounded, and podkit relies on nothing that they say.
  */
 #include "background.h"
 
@@ -27,10 +28,10 @@
 #define LISTED_MAX 1024
 #define PROCESSES_MAX 4096
 #define PORTS_MAX 256
-#define ANSWER_MS 2000 /* how long a keeper has to do what it is told */
-#define KILL_MS 3000   /* the same, to kill */
-#define LOOKS 50
-#define LATEST_MS 253402300799000 /* the end of the year 9999, as far as the other side goes */
+#define ANSWER_MS 2000 /* for a keeper to carry out an order */
+#define KILL_MS 3000   /* for a keeper to kill */
+#define LOOKS 50       /* how often judge() looks again, in all */
+#define LATEST_MS 253402300799000 /* the end of the year 9999: Python's datetime goes no further */
 #define LOOK_MS 5
 
 enum result { DONE, NO_SUCH = 65, NO_PLACE, NOT_STARTED, NO_INPUT, STILL_RUNS, NO_ANSWER, NO_SENSE };
@@ -40,16 +41,16 @@ enum left { NOTHING, SOMETHING, UNKNOWN };
 struct row {
     uint32_t size, state, exit_code, pid;
     int64_t began_ms, ended_ms;
-    uint32_t descendants; /* that run, without the process itself */
-    uint32_t left;        /* whether anything of it runs */
-    uint32_t ports;       /* how many of 16 bits follow; 0xffffffff where they are not known */
-    uint32_t note;        /* how many bytes of it follow those */
+    uint32_t descendants; /* that are alive, without the process itself */
+    uint32_t left;        /* enum left: whether the process or a descendant is alive */
+    uint32_t ports;       /* the number of 16-bit ports that follow; 0xffffffff if they are not known */
+    uint32_t note;        /* the number of bytes of the note, which follows the ports */
     char id[40];
 };
 
 struct piece {
-    uint64_t offset; /* of the first byte that follows: later than asked for where older ones were dropped */
-    uint32_t ended;  /* nothing will ever be added */
+    uint64_t offset; /* of the first byte that follows: later than asked for if older ones were dropped */
+    uint32_t ended;  /* no output will be added any more */
     uint32_t zero;
 };
 
@@ -67,13 +68,13 @@ static void write_all(const char *at, size_t size)
     }
 }
 
-/* What is put here goes out in few pieces: each wakes the channel, and the host. */
 static void flush(void)
 {
     write_all(answer, answer_size);
     answer_size = 0;
 }
 
+/* Add to the answer. It is buffered, because each write wakes the channel and the host. */
 static void put(const void *data, size_t size)
 {
     if (size > sizeof answer - answer_size)
@@ -86,6 +87,7 @@ static void put(const void *data, size_t size)
     answer_size += size;
 }
 
+/* Answer with the reason of a failure. */
 static enum result refuse(enum result result, int failure, int error)
 {
     int32_t why[2] = {failure, error};
@@ -99,9 +101,9 @@ static void pause_ms(int milliseconds)
     nanosleep(&time, NULL);
 }
 
-/* --- rows ------------------------------------------------------------------------------------------------------------ */
+/* --- rows --------------------------------------------------------------------------------------------------------- */
 
-/* When the container's first process began: after a restart that is another moment. */
+/* Return the start time of the container's first process, field 22 of /proc/1/stat: a restart changes it. */
 static uint64_t incarnation(void)
 {
     char text[512];
@@ -116,26 +118,30 @@ static uint64_t incarnation(void)
     return at ? strtoull(at, NULL, 10) : 0;
 }
 
-/* Whether the process itself runs: a child of its keeper, so that no other process of its number is taken for it. */
+/* Return whether the process itself runs. It has to be a child of its keeper: the pid may have been reused. */
 static int is_running(const struct process *process, const struct record *record)
 {
     return process && process->parent == (pid_t)record->keeper && !strchr("ZXx", process->state);
 }
 
-/* Find out how it is; gives whether its keeper lives. */
+/* Find out the state of a process, from its record, the lock on that, and /proc. Fills in row->state, row->left and
+ * the record. Return whether the keeper lives.
+ *
+ * The three can disagree: the record may be forged, and the keeper records an end a moment after it. Then look
+ * again. */
 static int judge(int directory, const char *id, const struct table *table, struct row *row, struct record *record)
 {
-    static int looks = LOOKS; /* of all processes that one call asks about */
+    static int looks = LOOKS; /* shared by all processes of one call, so that `list` stays bounded */
     struct process now;
     row->state = LOST;
     row->left = UNKNOWN;
     for (;; looks--) {
         int kept, is_there = read_record(directory, record, &kept);
-        /* a record that says that it runs is believed; what else it says may be a lie, and its keeper knows better */
+        /* A locked record that says "running" is believed. Anything else may be forged: look for the keeper. */
         pid_t keeper = kept && record->state < RECORD_ENDED ? 0 : find_keeper(table, id, 0);
         if (keeper) {
-            if (!kept)
-                kill(keeper, SIGCHLD); /* the record is not its own: let it look whether it can be reached */
+            if (!kept) /* the record is not the keeper's own: let it check that it can be reached */
+                kill(keeper, SIGCHLD);
             kept = 1;
             record->keeper = (uint32_t)keeper;
             if (is_there && read_process((pid_t)record->pid, &now) == 0 && is_running(&now, record))
@@ -150,20 +156,20 @@ static int judge(int directory, const char *id, const struct table *table, struc
         if (record->state >= RECORD_ENDED || !kept)
             return kept;
         const struct process *process = find_process(table, (pid_t)record->pid);
-        if (!is_running(process, record)) /* it was looked for before */
+        if (!is_running(process, record)) /* the table may be older than the record */
             process = read_process((pid_t)record->pid, &now) == 0 ? &now : NULL;
         int runs = is_running(process, record);
-        if (runs || record->pid == 0 || looks <= 0) { /* its keeper lives: it will say how it ended */
+        if (runs || record->pid == 0 || looks <= 0) { /* the keeper lives, so the end will be recorded later */
             row->state = runs && strchr("Tt", process->state) ? PAUSED : RUNNING;
             row->left = SOMETHING;
             return 1;
         }
-        wake_keeper(record); /* it has ended, and its keeper has not noticed yet */
+        wake_keeper(record); /* the process has ended, and the keeper has not recorded that yet */
         pause_ms(LOOK_MS);
     }
 }
 
-/* Whether its keeper lives, whatever has become of its record. */
+/* Return whether the keeper lives, even if its record was removed or replaced. */
 static int lives(int directory, const char *id)
 {
     struct table table = {0};
@@ -172,13 +178,13 @@ static int lives(int directory, const char *id)
     return found;
 }
 
-/* What somebody has written into a record must not spoil the answer. */
+/* Return a time that the host can represent: a forged one must not make the whole answer invalid. */
 static int64_t a_time(int64_t milliseconds)
 {
     return milliseconds < 0 || milliseconds > LATEST_MS ? 0 : milliseconds;
 }
 
-/* Gives whether its keeper lives. */
+/* Add the row of a process to the answer. Return whether its keeper lives. */
 static int write_row(int directory, const char *id, struct table *table)
 {
     static pid_t pids[PROCESSES_MAX];
@@ -221,7 +227,7 @@ static enum result look(int directory, const char *id)
     return DONE;
 }
 
-/* Whether it runs, whatever its record says. */
+/* Return whether the process runs, even if its record denies that. */
 static int runs_all_the_same(int directory, const char *id)
 {
     struct table table = {0};
@@ -233,6 +239,8 @@ static int runs_all_the_same(int directory, const char *id)
     return row.state == RUNNING || row.state == PAUSED;
 }
 
+/* Wait until the process has ended, or the time is over. While the record says "running", read only that: judge()
+ * reads all of /proc. */
 static void wait_for_end(int directory, const char *id, int64_t patience_ms)
 {
     struct record record = {0};
@@ -254,7 +262,8 @@ static enum result list(void)
     scan(&table);
     for (size_t i = 0; i < table.count; i++)
         keepers += strncmp(table.rows[i].name, KEEPER_NAME, sizeof KEEPER_NAME - 1) == 0;
-    /* those that run come first: anybody may have made thousands of others */
+    /* Two passes, first over those with a keeper: another process may have created thousands of directories without
+     * one, and these must not use up LISTED_MAX. */
     for (size_t i = keepers ? 0 : PLACES; i < 2 * PLACES; i++) {
         int place = open_place(i % PLACES, 0), wants_kept = i < PLACES;
         DIR *entries = place < 0 ? NULL : fdopendir(place);
@@ -270,14 +279,14 @@ static enum result list(void)
         if (entries)
             closedir(entries);
     }
-    if (keepers > 0) /* that are not listed: perhaps somebody has taken their directories away */
+    if (keepers > 0) /* some are not listed: their directories may have been removed */
         poke_keepers();
     return DONE;
 }
 
-/* --- starting -------------------------------------------------------------------------------------------------------- */
+/* --- starting ----------------------------------------------------------------------------------------------------- */
 
-/* Make the state in the first place that takes it; gives the place, or -1 with what kept the first one from it. */
+/* Create the process's state in the first place that takes it. Return that place; -1 with the first place's errno. */
 static int settle(const char *id, const char *note, int with_input, const struct record *record, struct keeper *own)
 {
     int error = 0;
@@ -295,7 +304,7 @@ static int settle(const char *id, const char *note, int with_input, const struct
     return -1;
 }
 
-/* Fork the keeper, and hear how its start went. */
+/* Fork the keeper and wait for its report of the start. */
 static struct report begin(const struct request *request, struct keeper *own, struct record *record)
 {
     struct report report = {.kind = REPORT_FAILED, .value = NO_PROCESS};
@@ -311,8 +320,9 @@ static struct report begin(const struct request *request, struct keeper *own, st
     report.detail = keeper < 0 ? errno : EAGAIN;
     close(ends[1]);
     if (keeper > 0)
-        (void)!read(ends[0], &report, sizeof report); /* in one piece, or nothing where it was killed */
-    close(own->control); /* from here on, only the keeper has it open, and the record with its lock */
+        (void)!read(ends[0], &report, sizeof report); /* all of it at once, or nothing if the keeper was killed */
+    /* Only the keeper may have the socket and the locked record open: others notice its end by them. */
+    close(own->control);
     close(own->record);
     return report;
 }
@@ -342,8 +352,9 @@ static enum result start(const struct request *asked, char **arguments)
     return refuse(NOT_STARTED, report.value, report.detail);
 }
 
-/* --- input and output ------------------------------------------------------------------------------------------------ */
+/* --- input and output --------------------------------------------------------------------------------------------- */
 
+/* Answer with output from an offset on; wait for some if there is none. */
 static enum result show_log(int directory, const char *id, int stream, int64_t offset, uint64_t most, int64_t patience_ms)
 {
     static char buffer[LOG_BUFFER];
@@ -351,7 +362,7 @@ static enum result show_log(int directory, const char *id, int stream, int64_t o
     struct piece piece;
     ssize_t size;
     for (int wait = 2;; wait = wait < 50 ? wait * 2 : wait) {
-        piece = (struct piece){.ended = !lives(directory, id)};
+        piece = (struct piece){.ended = !lives(directory, id)}; /* before the read: output may come between */
         at = offset;
         size = read_log(directory, stream, &at, buffer, most < sizeof buffer ? (size_t)most : sizeof buffer);
         if (size > 0 || piece.ended || now_ms() >= end)
@@ -366,12 +377,12 @@ static enum result show_log(int directory, const char *id, int stream, int64_t o
         int64_t next = at += size;
         size = read_log(directory, stream, &next, buffer, most < sizeof buffer ? (size_t)most : sizeof buffer);
         if (next != at)
-            break; /* what was to come has been dropped meanwhile */
+            break; /* the next bytes were dropped in the meantime, and the answer must have no gap */
     }
     return DONE;
 }
 
-/* Write to the process's input until the deadline; gives how much of it was taken, or -1 where it reads no more. */
+/* Write to the process's input until `end`. Return how many bytes were taken, or -1 if it reads no more. */
 static ssize_t push(int fd, const char *data, size_t size, int64_t end)
 {
     size_t taken = 0;
@@ -391,6 +402,8 @@ static ssize_t push(int fd, const char *data, size_t size, int64_t end)
     return (ssize_t)taken;
 }
 
+/* Pass standard input on to the process, and answer with how many bytes it has taken. The pipe comes from the keeper,
+ * whose socket may be forged: so check that it is a pipe. */
 static enum result feed(int directory, int64_t patience_ms)
 {
     static char buffer[LOG_BUFFER];
@@ -418,19 +431,20 @@ static enum result end_input(int directory)
     return tell_keeper(directory, ORDER_CLOSE_INPUT, 0, ANSWER_MS) ? DONE : NO_ANSWER;
 }
 
-/* --- the end --------------------------------------------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------------------------------------ */
 
+/* Stop the process and all its descendants, and answer with its row. */
 static enum result stop(int directory, const char *id, uint32_t milliseconds)
 {
     tell_keeper(directory, ORDER_STOP, milliseconds, (int64_t)milliseconds + KILL_MS);
     if (lives(directory, id))
-        poke_keepers(); /* perhaps somebody has taken its socket away, or put another one there */
+        poke_keepers(); /* its socket may have been removed or replaced: then the keeper ends by itself */
     for (int64_t end = now_ms() + KILL_MS; now_ms() < end && lives(directory, id);)
         pause_ms(LOOK_MS);
     return look(directory, id);
 }
 
-/* Open the directory of a process, and the place where it is; -1 where there is none. */
+/* Open the directory of a process, and store the place that it is in. Return -1 if there is none. */
 static int find(const char *id, int *place)
 {
     for (size_t i = 0; i < PLACES; i++) {
@@ -465,6 +479,7 @@ static enum result remove_one(int place, int directory, const char *id)
     return forget(place, id) == 0 ? DONE : refuse(NO_PLACE, 0, errno);
 }
 
+/* Carry out one verb. Descriptors are left to the end of the process. */
 static enum result act(const struct request *request)
 {
     char **arguments = request->arguments + 1;
@@ -482,7 +497,7 @@ static enum result act(const struct request *request)
         return count > 5 ? start(request, arguments + 1) : NO_SENSE;
     int directory = find(id, &place);
     if (directory < 0) {
-        poke_keepers(); /* it may run all the same */
+        poke_keepers(); /* the process may run although its directory is gone: its keeper then ends it */
         return NO_SUCH;
     }
     if (strcmp(verb, "look") == 0) {

@@ -1,4 +1,8 @@
-/* The inside end of a channel: frames come on standard input, frames go to standard output; one thread, no waiting. */
+/* The inside end of a channel: reads frames from standard input and writes frames to standard output.
+ *
+ * One thread serves all commands from an epoll loop. No command can block it: output is subject to a credit window per
+ * command, and input waits in a buffer per command.
+ */
 #include "agent.h"
 
 #include <errno.h>
@@ -20,7 +24,7 @@
 
 #define COMMANDS_MAX 1024
 #define OUTBOX_SIZE (256u << 10)
-#define OUTBOX_RESERVE (64u << 10) /* kept free of output, for everything else */
+#define OUTBOX_RESERVE (64u << 10) /* kept free of output, for all other frames */
 #define INBOX_SIZE (256u << 10)
 #define STREAM_SIZE (1 << 20)
 
@@ -28,7 +32,7 @@ const struct user *own_user;
 
 struct command;
 
-/* What an event is about. */
+/* A descriptor in an epoll set; events point to it. */
 struct source {
     struct command *command;
     int fd;
@@ -40,24 +44,26 @@ struct command {
     uint32_t id;
     pid_t supervisor;
     struct source control, in, out, err;
-    uint32_t window;
-    char *input; /* INPUT_WINDOW bytes that the command has not taken yet, where it reads any */
+    uint32_t window; /* bytes of output that the host still takes */
+    char *input;     /* INPUT_WINDOW bytes that buffer unread input; NULL if the command has none */
     size_t input_begin, input_end;
-    uint32_t taken; /* of it, and not told to the host yet */
-    int input_closed;
-    int finished, overlapped, dead, is_built_in;
-    uint64_t kills_before;
+    uint32_t taken;   /* bytes of input that the command has taken and the host has not been told of */
+    int input_closed; /* the host sends no more */
+    int finished, overlapped, dead, is_built_in; /* overlapped: an OOM kill may have hit something else that runs */
+    uint64_t kills_before;                       /* memory_kills() at its start */
     struct ended end;
-    size_t left_out, left_err; /* bytes that were in the pipes when it ended */
+    size_t left_out, left_err; /* bytes in the pipes at its end that are still to be sent */
 };
 
 static struct command *commands;
 static size_t running;
+/* Two epoll sets. `outputs` holds the pipes of all commands' output and is itself watched by `events`, so that one call
+ * pauses all output while the outbox is full. */
 static int events, outputs, nothing, kills_fd = -1, outputs_open = 1;
-static int undrained; /* a command has ended, and what it left in its pipes was not sent for want of room */
+static int undrained; /* a command has ended, and the outbox had no room for the rest of its output */
 static int64_t lifetime, idle_since;
-static int has_keepers; /* it has started a background process */
-static int others_run;  /* what a command has left, or a background process: the kernel may kill these, too */
+static int has_keepers; /* this channel has started a background process */
+static int others_run;  /* background processes or leftovers of commands may run: the OOM killer may pick these, too */
 static int tells_first_process;
 
 static char outbox[OUTBOX_SIZE];
@@ -67,10 +73,10 @@ static size_t in_end, in_room;
 static int waiting_to_write;
 static struct {
     uint32_t id; /* of its command */
-    size_t left; /* bytes that have not come */
-} coming;        /* the frame of input that has come in part */
+    size_t left; /* bytes that have not arrived */
+} coming;        /* the INPUT frame that has arrived in part */
 
-/* --- going out --------------------------------------------------------------------------------------------------- */
+/* --- going out ---------------------------------------------------------------------------------------------------- */
 
 static void watch(int set, struct source *source, uint32_t what)
 {
@@ -97,6 +103,7 @@ static void close_source(int set, struct source *source)
 
 static struct source host_in = {.fd = 0}, host_out = {.fd = 1}, signals = {.fd = -1}, output_set = {.fd = -1};
 
+/* Write the outbox to the host until the pipe is full; epoll then says when to go on. */
 static void flush(void)
 {
     while (out_begin < out_end) {
@@ -110,7 +117,7 @@ static void flush(void)
             return;
         }
         if (size < 0)
-            _exit(0); /* the host has gone */
+            _exit(0); /* the host is gone */
         out_begin += (size_t)size;
     }
     out_begin = out_end = 0;
@@ -119,7 +126,10 @@ static void flush(void)
     waiting_to_write = 0;
 }
 
-/* Room for `size` bytes at the end of the outbox; waits for the host where there is none. */
+/* Return the end of the outbox, with room for `size` bytes there; the caller adds what it writes to out_end.
+ *
+ * This blocks until the host has read enough. That is rare: output stops at has_room(), so only other frames get
+ * here with less than OUTBOX_RESERVE left. */
 static char *reserve(size_t size)
 {
     while (OUTBOX_SIZE - out_end < size) {
@@ -146,12 +156,13 @@ static void send_frame(uint8_t type, uint32_t id, const void *data, size_t size)
     out_end += sizeof header + size;
 }
 
+/* Return whether a full frame of output fits without touching the reserve. */
 static int has_room(void)
 {
     return OUTBOX_SIZE - (out_end - out_begin) >= OUTBOX_RESERVE + DATA_MAX + sizeof(struct header);
 }
 
-/* --- commands ---------------------------------------------------------------------------------------------------- */
+/* --- commands ----------------------------------------------------------------------------------------------------- */
 
 static struct command *find(uint32_t id)
 {
@@ -161,7 +172,7 @@ static struct command *find(uint32_t id)
     return NULL;
 }
 
-/* How often the kernel has killed in this container for memory; 0 where it does not say. */
+/* Return how many processes of this container the OOM killer has killed; 0 if the cgroup does not tell. */
 static uint64_t memory_kills(void)
 {
     char text[1024];
@@ -177,6 +188,7 @@ static uint64_t memory_kills(void)
     return 0;
 }
 
+/* Close everything that belongs to a command and take it out of service. */
 static void bury(struct command *command)
 {
     close_source(events, &command->control);
@@ -185,7 +197,7 @@ static void bury(struct command *command)
     close_source(outputs, &command->err);
     if (!command->dead && --running == 0)
         idle_since = now_ms();
-    command->dead = 1; /* freed when no event can name it any more */
+    command->dead = 1; /* freed after this round's events, which may still point to it */
 }
 
 static void free_dead(void)
@@ -208,11 +220,12 @@ static void fail(uint32_t id, int failure, int error)
     send_frame(FAILED, id, why, sizeof why);
 }
 
-/* Tell the host that this channel ends, and that what it has sent and this has not read was not begun. */
+/* Tell the host that this channel ends. No request is read after it, so the host may send those that got no answer to
+ * another channel without running any of them twice. */
 static void say_bye(void)
 {
     send_frame(BYE, 0, NULL, 0);
-    flush(); /* first: with its limits lowered, poll fails */
+    flush(); /* before poll(), which fails if RLIMIT_NOFILE was lowered */
     while (out_end > out_begin) {
         struct pollfd host = {.fd = 1, .events = POLLOUT};
         if (poll(&host, 1, 1000) <= 0)
@@ -221,12 +234,13 @@ static void say_bye(void)
     }
 }
 
-/* As `fail`, where no command can be started by this channel any more: the host opens another one. */
+/* Refuse a command because this channel can start none any more, and end: the host opens another channel. */
 static _Noreturn void fail_for_ever(uint32_t id, int error)
 {
     fail(id, NO_AGENT, error);
+    /* BYE says that commands without STARTED were not begun. Those that run may not have sent it: see START_QUIET. */
     for (struct command *command = commands; command; command = command->next)
-        if (!command->dead) { /* else what follows would say that it was not begun */
+        if (!command->dead) {
             uint32_t pid = (uint32_t)command->supervisor;
             send_frame(STARTED, command->id, &pid, sizeof pid);
         }
@@ -234,6 +248,7 @@ static _Noreturn void fail_for_ever(uint32_t id, int error)
     _exit(0);
 }
 
+/* Send EXIT once all output from before the command's end has been sent: EXIT is its last frame. */
 static void finish_if_drained(struct command *command)
 {
     if (!command->finished || command->dead)
@@ -246,6 +261,8 @@ static void finish_if_drained(struct command *command)
     bury(command);
 }
 
+/* Send output of a command, as much as its pipe, its window and the outbox allow. Read straight into the outbox,
+ * behind the room for the frame's header. */
 static void pump(struct command *command, struct source *source)
 {
     int is_out = source == &command->out;
@@ -253,10 +270,10 @@ static void pump(struct command *command, struct source *source)
     while (source->fd >= 0 && has_room()) {
         size_t most = DATA_MAX;
         if (command->finished)
-            most = *left < most ? *left : most; /* what it wrote before its end, whatever the window */
+            most = *left < most ? *left : most; /* beyond the window, too: it is one pipe's content at most */
         else if (command->window < most)
             most = command->window;
-        if (most == 0) {
+        if (most == 0) { /* else epoll would report this pipe without end; CREDIT watches it again */
             unwatch(outputs, source);
             return;
         }
@@ -266,7 +283,7 @@ static void pump(struct command *command, struct source *source)
             continue;
         if (size < 0 && errno == EAGAIN) {
             if (command->finished)
-                *left = 0; /* something else has read it */
+                *left = 0; /* a process that shares the pipe has read it */
             return;
         }
         if (size <= 0) {
@@ -280,24 +297,26 @@ static void pump(struct command *command, struct source *source)
         if (command->finished)
             *left -= (size_t)size;
         command->window -= command->window < (uint32_t)size ? command->window : (uint32_t)size;
-        if ((size_t)size < most && !command->finished)
+        if ((size_t)size < most && !command->finished) /* the pipe is empty: save the read that would say so */
             return;
     }
 }
 
+/* Handle the end of a command: send the output that its pipes hold now, then EXIT. */
 static void finish(struct command *command, uint32_t exit_code, uint32_t flags)
 {
     int bytes;
     command->finished = 1;
     command->end.exit_code = exit_code;
     command->end.flags = flags;
+    /* Do not wait for end of file: a child in the background may hold the pipes open for ever. */
     if (command->out.fd >= 0 && ioctl(command->out.fd, FIONREAD, &bytes) == 0 && bytes > 0)
         command->left_out = (size_t)bytes;
     if (command->err.fd >= 0 && ioctl(command->err.fd, FIONREAD, &bytes) == 0 && bytes > 0)
         command->left_err = (size_t)bytes;
     close_source(events, &command->control);
     close_source(events, &command->in);
-    if (command->left_out)
+    if (command->left_out) /* again: with its window used up it is not watched */
         watch(outputs, &command->out, EPOLLIN);
     if (command->left_err)
         watch(outputs, &command->err, EPOLLIN);
@@ -306,7 +325,7 @@ static void finish(struct command *command, uint32_t exit_code, uint32_t flags)
     finish_if_drained(command);
 }
 
-/* Something came of the supervisor, or it has ended. */
+/* Read the supervisor's reports; end of file means that it was killed. */
 static void hear(struct command *command)
 {
     struct report report;
@@ -315,7 +334,7 @@ static void hear(struct command *command)
         if (size < 0 && errno == EAGAIN)
             return;
         if (size < 0 && errno == ECONNRESET)
-            continue; /* it ended before it read an order: what it told is still there, behind this error */
+            continue; /* it ended with an order unread; its last report is queued behind this error */
         if (size != (ssize_t)sizeof report) {
             finish(command, 128 + SIGKILL, ENDED_LOST);
             return;
@@ -330,6 +349,8 @@ static void hear(struct command *command)
             uint32_t flags = (uint32_t)report.detail & (ENDED_SURVIVORS | ENDED_TIMED_OUT);
             uint32_t code = WIFSIGNALED(report.value) ? 128 + (uint32_t)WTERMSIG(report.value)
                                                       : (uint32_t)WEXITSTATUS(report.value);
+            /* The cgroup counts OOM kills of the whole container. One counts as this command's if a process of it
+             * died of SIGKILL, or if nothing else ran at the time. */
             int was_killed = report.detail & ENDED_OOM || code == 128 + SIGKILL;
             if (memory_kills() > command->kills_before && (was_killed || !command->overlapped))
                 flags |= ENDED_OOM;
@@ -339,13 +360,14 @@ static void hear(struct command *command)
     }
 }
 
+/* Send an order to the supervisor: a signal's number, or CONTROL_KILL_TREE. */
 static void control(struct command *command, uint8_t order)
 {
     if (command->control.fd >= 0)
         send(command->control.fd, &order, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* Write input to the command; how much it took. */
+/* Write input to the command's pipe. Return how much it took: all of it if the command reads no more. */
 static size_t give(struct command *command, const char *data, size_t size)
 {
     size_t given = 0;
@@ -355,7 +377,7 @@ static size_t give(struct command *command, const char *data, size_t size)
             continue;
         if (more < 0 && errno == EAGAIN)
             break;
-        if (more < 0) { /* it reads no more */
+        if (more < 0) { /* EPIPE: nobody reads */
             close_source(events, &command->in);
             return size;
         }
@@ -364,10 +386,11 @@ static size_t give(struct command *command, const char *data, size_t size)
     return command->in.fd < 0 ? size : given;
 }
 
-/* Tell the host what was taken: in large pieces, for each of them wakes it. */
+/* Tell the host how much input was taken, so that it may send more. Small amounts are added up, because each frame
+ * wakes the host. */
 static void tell_taken(struct command *command, size_t size)
 {
-    int refused = command->in.fd < 0 && !command->input_closed;
+    int refused = command->in.fd < 0 && !command->input_closed; /* the command closed it: tell that at once */
     command->taken += (uint32_t)size;
     if (command->taken < INPUT_NOTE && !refused)
         return;
@@ -376,6 +399,7 @@ static void tell_taken(struct command *command, size_t size)
     command->taken = 0;
 }
 
+/* Write buffered input now that the pipe has room again. */
 static void feed(struct command *command)
 {
     size_t given = give(command, command->input + command->input_begin, command->input_end - command->input_begin);
@@ -390,9 +414,10 @@ static void feed(struct command *command)
         close_source(events, &command->in);
 }
 
-/* --- starting ---------------------------------------------------------------------------------------------------- */
+/* --- starting ----------------------------------------------------------------------------------------------------- */
 
-/* Cut the texts of a START frame; 0 where they are not what the frame says. */
+/* Parse a START frame in place. Return 0 if it is malformed or there is no memory. The texts stay in `data`; the caller
+ * frees request->arguments. */
 static int parse(struct request *request, char *data, size_t size)
 {
     if (size < sizeof request->start || data[size - 1] != '\0')
@@ -416,7 +441,7 @@ static int parse(struct request *request, char *data, size_t size)
         else if (i - 2 < request->start.arguments)
             texts[i - 2] = at;
         else
-            texts[i - 1] = at; /* the place between the two lists stays NULL */
+            texts[i - 1] = at; /* one entry further: the NULL between them ends the arguments */
         at += strlen(at) + 1;
     }
     request->user = heads[0];
@@ -446,10 +471,11 @@ static void watch_command(struct command *command)
     }
 }
 
+/* Handle START: make the pipes, fork the supervisor and watch it; send FAILED if any of that cannot be done. */
 static void start(uint32_t id, char *data, size_t size)
 {
     struct request request;
-    if (!restore_limits())
+    if (!restore_limits()) /* commands would inherit limits that another process has lowered */
         fail_for_ever(id, EPERM);
     if (find(id) || !parse(&request, data, size)) {
         fail(id, NO_PROCESS, EPROTO);
@@ -460,12 +486,12 @@ static void start(uint32_t id, char *data, size_t size)
     struct command *command = running < COMMANDS_MAX ? calloc(1, sizeof *command) : NULL;
     if (command && has_input)
         command->input = malloc(INPUT_WINDOW);
-    errno = EAGAIN;
+    errno = EAGAIN; /* for too many commands, or no memory */
     if (!command || (has_input && !command->input) || (has_input && pipe2(in, O_CLOEXEC) != 0) ||
         pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0 ||
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socket) != 0)
         goto impossible;
-    command->kills_before = memory_kills();
+    command->kills_before = memory_kills(); /* before the command can use any memory */
     pid_t pid = fork();
     if (pid == 0)
         supervise(&request, socket[1], has_input ? in[0] : nothing, out[1], err[1]);
@@ -479,10 +505,12 @@ static void start(uint32_t id, char *data, size_t size)
                          request.arguments[1] && strcmp(request.arguments[1], "start") == 0;
     has_keepers |= begins_process;
     others_run |= begins_process;
+    /* If commands overlap, the kernel's counter does not tell whose process it has killed. Built-ins need hardly
+     * any memory and do not count, except for one that starts a background process. */
     command->overlapped = others_run;
     for (struct command *other = commands; other; other = other->next)
         if (!other->finished && !other->is_built_in && (!command->is_built_in || begins_process))
-            command->overlapped = other->overlapped = 1; /* any other part of the agent takes no memory */
+            command->overlapped = other->overlapped = 1;
     command->id = id;
     command->supervisor = pid;
     command->control = (struct source){command, socket[0], 0};
@@ -493,7 +521,7 @@ static void start(uint32_t id, char *data, size_t size)
     command->next = commands;
     commands = command;
     running++;
-    if (has_input)
+    if (has_input) /* with these left open, the channel would see neither end of file nor EPIPE */
         close(in[0]);
     close(out[1]);
     close(err[1]);
@@ -502,8 +530,8 @@ static void start(uint32_t id, char *data, size_t size)
     free(request.arguments);
     return;
 impossible:
-    if (errno == EMFILE && running == 0)
-        fail_for_ever(id, errno); /* the limits were lowered before this process remembered them */
+    if (errno == EMFILE && running == 0) /* RLIMIT_NOFILE was lowered before remember_limits() */
+        fail_for_ever(id, errno);
     fail(id, NO_PROCESS, errno);
     close_pair(in);
     close_pair(out);
@@ -515,8 +543,9 @@ impossible:
     free(request.arguments);
 }
 
-/* --- coming in --------------------------------------------------------------------------------------------------- */
+/* --- coming in ---------------------------------------------------------------------------------------------------- */
 
+/* Read the number that a frame holds; missing bytes are zero. */
 static uint32_t number(const char *data, size_t size)
 {
     uint32_t value = 0;
@@ -524,6 +553,7 @@ static uint32_t number(const char *data, size_t size)
     return value;
 }
 
+/* Pass input on to the command, and buffer what its pipe does not take. A size of 0 is the end of the input. */
 static void take_input(struct command *command, const char *data, size_t size)
 {
     if (!command->input || command->input_closed)
@@ -532,8 +562,8 @@ static void take_input(struct command *command, const char *data, size_t size)
         command->input_closed = 1;
     size_t waiting = command->input_end - command->input_begin;
     if (size > INPUT_WINDOW - waiting)
-        _exit(65); /* more than was allowed: this is no host of ours */
-    size_t given = waiting ? 0 : give(command, data, size);
+        _exit(65); /* more than the window: not a host of podkit's */
+    size_t given = waiting ? 0 : give(command, data, size); /* after earlier input, if any is buffered */
     if (size - given > INPUT_WINDOW - command->input_end) {
         memmove(command->input, command->input + command->input_begin, waiting);
         command->input_begin = 0;
@@ -554,12 +584,13 @@ static void obey(const struct header *header, char *data)
     if (header->type == START) {
         start(header->id, data, header->length);
     } else if (header->type == PING) {
-        uint32_t count = count_others(); /* a supervisor is seen a little longer than its command */
+        /* count this channel's commands here, not in /proc: a supervisor is visible a little longer than its command */
+        uint32_t count = count_others();
         for (struct command *command = commands; command; command = command->next)
             count += !command->dead && !command->finished;
         send_frame(PONG, header->id, &count, sizeof count);
     } else if (!command) {
-        return; /* it has ended meanwhile */
+        return; /* it has ended in the meantime */
     } else if (header->type == INPUT) {
         take_input(command, data, header->length);
     } else if (header->type == SIGNAL) {
@@ -575,6 +606,7 @@ static void obey(const struct header *header, char *data)
     }
 }
 
+/* Grow the inbox to at least `room` bytes. Return 0 if there is no memory. */
 static int make_room(size_t room)
 {
     if (room < INBOX_SIZE)
@@ -589,7 +621,7 @@ static int make_room(size_t room)
     return 1;
 }
 
-/* Take a frame from the beginning of `data`; gives its size, 0 where not enough of it has come. */
+/* Handle the frame at the beginning of `data`. Return how many bytes were used; 0 if more have to arrive first. */
 static size_t take_frame(char *data, size_t size)
 {
     struct header header;
@@ -603,7 +635,7 @@ static size_t take_frame(char *data, size_t size)
         obey(&header, data + sizeof header);
         return whole;
     }
-    if (header.type == INPUT) {
+    if (header.type == INPUT) { /* handled as it arrives, so it needs no room for the whole frame */
         coming.id = header.id;
         coming.left = header.length;
         return sizeof header;
@@ -613,7 +645,7 @@ static size_t take_frame(char *data, size_t size)
     return 0;
 }
 
-/* Take what has come of a frame of input, which nobody needs as a whole. */
+/* Handle the next part of the INPUT frame in `coming`. Return how many bytes were used. */
 static size_t take_part(char *data, size_t size)
 {
     struct command *command = find(coming.id);
@@ -624,13 +656,14 @@ static size_t take_part(char *data, size_t size)
     return size;
 }
 
+/* Read from the host once, and handle each frame that is complete. */
 static void receive(void)
 {
     ssize_t size = read(0, inbox + in_end, in_room - in_end);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (size <= 0)
-        _exit(0); /* the host has gone; the supervisors notice it, and end their commands */
+        _exit(0); /* the host is gone; this closes the control sockets, and supervisors then kill their commands */
     in_end += (size_t)size;
     size_t begin = 0, taken;
     do {
@@ -640,7 +673,7 @@ static void receive(void)
     } while (taken);
     memmove(inbox, inbox + begin, in_end - begin);
     in_end -= begin;
-    if (in_end == 0 && in_room > INBOX_SIZE) { /* after a large command */
+    if (in_end == 0 && in_room > INBOX_SIZE) { /* free the memory of a large START */
         free(inbox);
         inbox = NULL;
         in_room = 0;
@@ -649,8 +682,9 @@ static void receive(void)
     }
 }
 
-/* --- time -------------------------------------------------------------------------------------------------------- */
+/* --- time --------------------------------------------------------------------------------------------------------- */
 
+/* Tell the first process that this channel is there, or that its lifetime is over; see first_process.c. */
 static void tell_first_process(enum life what)
 {
     union sigval value = {.sival_int = what};
@@ -658,6 +692,7 @@ static void tell_first_process(enum life what)
         sigqueue(1, LIFE_SIGNAL, value);
 }
 
+/* Return the milliseconds until the lifetime is over; -1 while a command runs, or without a lifetime. */
 static int next_timeout(void)
 {
     if (lifetime == 0 || running > 0)
@@ -666,19 +701,20 @@ static int next_timeout(void)
     return left < 0 ? 0 : left > 1 << 30 ? 1 << 30 : (int)left;
 }
 
+/* End this channel if its lifetime has passed; a background process renews it. */
 static void look_at_clock(void)
 {
     if (next_timeout() == 0 && is_anything_kept()) {
         idle_since = now_ms();
     } else if (next_timeout() == 0) {
-        say_bye();
+        say_bye(); /* a request that arrives from here on stays unread, and the host sends it again */
         tell_first_process(LIFE_OVER);
         _exit(0);
     }
 }
 
-/* End before the host has heard of this channel, which it then does without; but for want of what somebody inside may have
- * taken away. */
+/* Exit before HELLO, with the failed call as the reason. The host then works without a channel. IN_WANT is the
+ * exception: a process inside may have used up a resource, so another channel may succeed. */
 static _Noreturn void give_up(const char *call)
 {
     int is_want = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EAGAIN;
@@ -686,19 +722,20 @@ static _Noreturn void give_up(const char *call)
     _exit(is_want ? IN_WANT : 71);
 }
 
+/* Set up signals, descriptors and epoll sets; give_up() if anything that a channel needs is missing. */
 static void prepare(void)
 {
     const char *forbidden = find_forbidden();
     if (forbidden)
         give_up(forbidden);
-    /* No command of the same user traces or reads this process; and what is orphaned stays below it. */
+    /* Not dumpable: no command of the same user can trace or read this process. A subreaper: orphans stay below it. */
     int is_kept = prctl(PR_SET_DUMPABLE, 0) == 0 && prctl(PR_SET_CHILD_SUBREAPER, 1) == 0;
-    if (!is_kept && (tells_first_process || errno != EINVAL)) /* an emulator, outside of any container, has neither */
+    if (!is_kept && (tells_first_process || errno != EINVAL)) /* an emulator, outside any container, supports neither */
         give_up("prctl");
     prctl(PR_SET_NAME, CHANNEL_NAME);
     remember_limits();
     sigset_t all, mask;
-    sigfillset(&all); /* as in supervisors; and a host that has gone is an error of write, not the end */
+    sigfillset(&all); /* as in supervise(); SIGPIPE, too: flush() handles a host that is gone */
     sigprocmask(SIG_BLOCK, &all, NULL);
     sigemptyset(&mask);
     sigaddset(&mask, SIGCHLD);
@@ -708,13 +745,14 @@ static void prepare(void)
         give_up("signalfd4");
     fcntl(0, F_SETFL, O_NONBLOCK);
     fcntl(1, F_SETFL, O_NONBLOCK);
-    fcntl(0, F_SETPIPE_SZ, STREAM_SIZE); /* where it may: the engine's processes then wait less for this one */
+    fcntl(0, F_SETPIPE_SZ, STREAM_SIZE); /* if allowed: the engine's processes then wait less often for this one */
     fcntl(1, F_SETPIPE_SZ, STREAM_SIZE);
 
+    /* check that it is the real /dev/null: an image may have put any other file there */
     struct stat about;
     nothing = open("/dev/null", O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (nothing < 0 || fstat(nothing, &about) != 0 || !S_ISCHR(about.st_mode) || about.st_rdev != makedev(1, 3)) {
-        int pair[2]; /* no such device: a pipe that has ended is as empty */
+        int pair[2]; /* a pipe without a writer is as empty */
         if (pipe2(pair, O_CLOEXEC) != 0)
             give_up("pipe2");
         close(pair[1]);
@@ -742,16 +780,18 @@ static int is_supervisor(pid_t pid)
     return 0;
 }
 
-/* As waitpid(). A lifetime begins with the end of a background process, as with that of a command. */
+/* Reap one child as waitpid(-1, ...) does. A new lifetime begins if it was the keeper of a background process. */
 static pid_t reap(int *status)
 {
     siginfo_t child = {0};
+    /* WNOWAIT: is_keeper() reads /proc, so look at the child while it is still a zombie */
     if (has_keepers && waitid(P_ALL, 0, &child, WEXITED | WSTOPPED | WNOHANG | WNOWAIT) == 0 && child.si_pid > 0 &&
         child.si_code != CLD_STOPPED && is_keeper(child.si_pid))
         idle_since = now_ms();
     return waitpid(child.si_pid > 0 ? child.si_pid : -1, status, WNOHANG | WUNTRACED);
 }
 
+/* Handle SIGCHLD and SIGCONT from the signalfd. */
 static void hear_signals(void)
 {
     struct signalfd_siginfo info;
@@ -759,16 +799,16 @@ static void hear_signals(void)
     int status;
     while (read(signals.fd, &info, sizeof info) == (ssize_t)sizeof info)
         if (info.ssi_signo == SIGCONT)
-            tell_first_process(LIFE_HELD); /* somebody had stopped this process, which then holds nothing */
-    /* of the end of supervisors the control sockets tell */
+            tell_first_process(LIFE_HELD); /* this process was stopped, and then it does not hold the lifetime */
+    /* this only clears zombies: the control sockets report the end of supervisors */
     while ((pid = reap(&status)) > 0)
         if (WIFSTOPPED(status) && is_supervisor(pid))
-            kill(pid, SIGCONT); /* one that somebody has stopped could not end its command */
-    others_run &= pid == 0 || errno != ECHILD;
+            kill(pid, SIGCONT); /* a stopped supervisor could not kill its command */
+    others_run &= pid == 0 || errno != ECHILD; /* without children, no leftovers run */
 }
 
-/* What a command left in its pipes at its end, where there was no room for it: if something else has read it meanwhile, no
- * event tells. */
+/* Go on with commands whose last output had no room in the outbox. This cannot be left to epoll: if another process has
+ * read the pipe in the meantime, there is no event. */
 static void pump_finished(void)
 {
     undrained = 0;
@@ -780,6 +820,7 @@ static void pump_finished(void)
         }
 }
 
+/* Send the output of each command that has some. */
 static void pump_all(void)
 {
     struct epoll_event ready[64];
@@ -793,14 +834,17 @@ static void pump_all(void)
     }
 }
 
-/* A process that begins as the user can be looked at until it forbids that: an engine may start it with rights by which
- * the kernel lets it read its own program. One that was root before never can. */
+/* Become the user of this channel, from root.
+ *
+ * If the engine started a channel as its user, the user's other processes could trace it until it clears
+ * PR_SET_DUMPABLE. An unreadable program would not prevent that, because an engine may grant the rights to read it.
+ * When a process changes from root, the kernel clears the flag at once. */
 static void become_own(const char *text)
 {
     static struct user user;
     if (find_user(text, &user) != 0)
         _exit(NO_SUCH_USER);
-    if (!become(&user, NOBODYS_UID) && !become(&user, user.uid)) /* as in guard_limits() */
+    if (!become(&user, NOBODYS_UID) && !become(&user, user.uid)) /* NOBODYS_UID: see guard_limits() */
         _exit(NOT_ALLOWED);
     own_user = &user;
 }
@@ -821,6 +865,7 @@ int channel_main(const char *text, int tells_first, const char *user)
     send_frame(HELLO, 0, &protocol, sizeof protocol);
     for (;;) {
         flush();
+        /* backpressure: while the host does not read, output stays in the pipes, and writers block */
         if (has_room() != outputs_open) {
             outputs_open = has_room();
             watch(events, &output_set, outputs_open ? EPOLLIN : 0);
@@ -832,6 +877,7 @@ int channel_main(const char *text, int tells_first, const char *user)
         struct epoll_event ready[64];
         int count = epoll_wait(events, ready, 64, next_timeout());
         for (int i = 0; i < count; i++) {
+            /* a negative fd: an earlier event of this round has closed it */
             struct source *source = ready[i].data.ptr;
             if (source == &host_in)
                 receive();

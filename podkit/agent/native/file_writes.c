@@ -1,4 +1,9 @@
-/* Into the container: files that appear when they are complete, directories and links. */
+/* Writes files, directories and links into the container. A file appears under its name when it is complete, so
+ * that no reader sees half of it, and a killed writer leaves the old file unchanged.
+ *
+ * The new file has no name while it is written (O_TMPFILE), or a temporary one with a lock on it. A file that
+ * cannot be replaced, such as a mount, is written in place.
+ */
 #include "agent.h"
 #include "files.h"
 #include "records.h"
@@ -15,19 +20,19 @@
 #include <unistd.h>
 
 #define LINKS_MAX 40
-#define RANDOM_MAX 8
-#define NAMES_MAX 64 /* more than write one file at once */
+#define RANDOM_MAX 8 /* random temporary names that are tried last */
+#define NAMES_MAX 64 /* temporary names made from the file's name: more than there are writers of one file at a time */
 #define COPY_SIZE (64u << 10)
-#define ALLOCATED_AT_LEAST (256u << 10) /* bytes of one DATA record */
+#define ALLOCATED_AT_LEAST (256u << 10) /* smallest DATA record for which space is allocated first */
 
 /* The file that is being written. */
 static struct {
     int directory, file;
     char name[NAME_MAX + 1];
     char temporary[32]; /* its name until it is complete; "" while it has none */
-    struct stat before; /* what is there already; all zeros for nothing */
+    struct stat before; /* of the file that it replaces; all zeros if there is none */
     uint32_t mode;
-    int in_place; /* there is no new file: what is there is written into */
+    int in_place; /* `file` is the old file itself */
 } target = {.directory = -1, .file = -1};
 
 static void drop_temporary(void)
@@ -37,7 +42,7 @@ static void drop_temporary(void)
     *target.temporary = '\0';
 }
 
-/* Only the supervisor's word counts: a command that signals every process of its user means no write of a file. */
+/* Clean up and exit, but only for the supervisor's SIGTERM: a command's kill(-1, ...) must not end a write. */
 static void on_term(int number, siginfo_t *info, void *context)
 {
     (void)number;
@@ -94,7 +99,7 @@ void make_parents(char *path)
 void make_directory(int at, const char *path, mode_t mode, int may_exist)
 {
     struct stat about;
-    int flags = at == AT_FDCWD ? 0 : AT_SYMLINK_NOFOLLOW; /* a link is followed if it is the path that was asked for */
+    int flags = at == AT_FDCWD ? 0 : AT_SYMLINK_NOFOLLOW; /* only the path that was asked for may be a symlink */
     if (mkdirat(at, path, mode) == 0)
         return;
     if (errno == EEXIST && !(may_exist && fstatat(at, path, &about, flags) == 0 && S_ISDIR(about.st_mode)))
@@ -103,6 +108,7 @@ void make_directory(int at, const char *path, mode_t mode, int may_exist)
         refuse(errno);
 }
 
+/* Copy `size` bytes of text into a name of NAME_MAX + 1 bytes. */
 static void keep_name(char *name, const char *text, size_t size)
 {
     if (size > NAME_MAX)
@@ -111,8 +117,9 @@ static void keep_name(char *name, const char *text, size_t size)
     name[size] = '\0';
 }
 
-/* Open the directory in which this lies below the tree that is made; `name` becomes its own. No link there is followed:
- * whoever put it there has not asked for this tree. */
+/* Open the parent directory of `below`, a path relative to `tree`; copy its last name to `name`. The caller closes it.
+ *
+ * No symlink is followed: another process may have put it there to lead the write out of the tree. */
 static int open_below(int tree, const char *below, char *name)
 {
     int at = dup(tree);
@@ -130,8 +137,11 @@ static int open_below(int tree, const char *below, char *name)
     return at;
 }
 
-/* Open the directory in which the file of this path lies, or will lie; `name` becomes the file's own. A link there is
- * followed. */
+/* Open the parent directory of a file, creating it if it is missing; copy the file's name to `name`. The caller
+ * closes it.
+ *
+ * If the file is a symlink, this is the parent of its target: as in any program, a write goes through a link and
+ * does not replace it. */
 static int open_parent(const char *path, char *name)
 {
     char rest[PATH_MAX];
@@ -148,7 +158,7 @@ static int open_parent(const char *path, char *name)
         if (links)
             close(at);
         ssize_t size = readlinkat(directory, name, rest, sizeof rest - 1);
-        if (size < 0)
+        if (size < 0) /* not a symlink, or nothing is there */
             return directory;
         rest[size] = '\0';
         at = directory;
@@ -156,10 +166,11 @@ static int open_parent(const char *path, char *name)
     refuse(ELOOP);
 }
 
-/* --- a name until the file is complete ------------------------------------------------------------------------- */
+/* --- a name until the file is complete ---------------------------------------------------------------------------- */
 
-/* Name it after the file, so that the next one who writes this finds what a writer left here that was killed. Anybody
- * could take these names, and keep them: then nobody knows the name. */
+/* Choose the temporary name. It is made from the file's own name, so that the next writer of this file finds and
+ * removes the leftover of a killed one. Another process could guess and occupy these names, so after NAMES_MAX
+ * attempts they are random. */
 static void name_temporary(unsigned attempt)
 {
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
@@ -170,17 +181,21 @@ static void name_temporary(unsigned attempt)
     snprintf(target.temporary, sizeof target.temporary, ".podkit-%016llx", (unsigned long long)(hash + attempt));
 }
 
-/* Whether what has the temporary name is nobody's any more: whoever writes a file holds a lock on it. */
+/* Return whether no writer needs the file of the temporary name any more: a writer holds a lock on its file. */
 static int is_forsaken(void)
 {
     int fd = openat(target.directory, target.temporary, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0)
-        return errno == ELOOP; /* a link is renamed at once */
+        return errno == ELOOP; /* a symlink: make_link() renames its own at once, so this one was left behind */
     int locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
     close(fd);
     return locked;
 }
 
+/* Create and lock the file of the temporary name. Return 0; -1 on failure, with errno set.
+ *
+ * Between open and lock, another writer may find it unlocked and remove it. So check that it still has a name, and fail
+ * with EEXIST if not: the caller tries again. */
 static int make_file(const char *unused)
 {
     struct stat about;
@@ -191,12 +206,13 @@ static int make_file(const char *unused)
     if ((flock(target.file, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
         fstat(target.file, &about) == 0 && about.st_nlink > 0)
         return 0;
-    close(target.file); /* somebody took it for forsaken before the lock was on it */
+    close(target.file);
     target.file = -1;
     errno = EEXIST;
     return -1;
 }
 
+/* Link the unnamed file to the temporary name. */
 static int give_name(const char *unused)
 {
     char path[32];
@@ -210,7 +226,8 @@ static int make_symlink(const char *text)
     return symlinkat(text, target.directory, target.temporary);
 }
 
-/* Make something of a temporary name that is free, or that nobody needs; 0, or -1 with the reason in errno. */
+/* Call `make` with temporary names until one is free; remove what killed writers have left there. Return 0; -1 on
+ * failure, with errno set. */
 static int make_temporary(int (*make)(const char *text), const char *text)
 {
     for (unsigned attempt = 0; attempt < NAMES_MAX + RANDOM_MAX; attempt++) {
@@ -228,7 +245,7 @@ static int make_temporary(int (*make)(const char *text), const char *text)
             break;
     }
     if (errno == EEXIST)
-        errno = EBUSY; /* somebody has taken them all */
+        errno = EBUSY; /* all names are occupied */
     *target.temporary = '\0';
     return -1;
 }
@@ -244,15 +261,15 @@ static void write_all(const char *data, size_t size)
     }
 }
 
-/* --- a file ------------------------------------------------------------------------------------------------------ */
+/* --- a file ------------------------------------------------------------------------------------------------------- */
 
-/* Whether no file can be made here, for a reason that may not hold for the one that is there. */
+/* Return whether the directory takes no new file for a reason that may not apply to an old file in it. */
 static int is_closed_directory(int error)
 {
-    return error == EACCES || error == EPERM || error == EROFS || error == ENOENT; /* the last one in /proc */
+    return error == EACCES || error == EPERM || error == EROFS || error == ENOENT; /* ENOENT: in /proc */
 }
 
-/* Whether the file that is there has the mode that it is to have; `mode` becomes the one that it has. */
+/* Return whether the file has the wanted mode already; otherwise store its mode in `mode`. */
 static int has_wanted_mode(mode_t *mode)
 {
     struct stat about;
@@ -270,13 +287,16 @@ static int is_removed(int directory)
     return fstat(directory, &about) == 0 && about.st_nlink == 0;
 }
 
+/* Open and truncate the old file, to be written in place. Readers see the change at once, and a failure leaves half a
+ * file: this is the last resort. */
 static void open_in_place(void)
 {
     mode_t mode;
     target.file = openat(target.directory, target.name, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (target.file < 0)
         refuse(errno);
-    /* whoever may write a file may not be its owner: ask by the mode that it has, before its content is lost */
+    /* Only the owner can set the mode, and this user may be another one who may write the file. Find that out before
+     * the content is lost, by setting the mode that the file already has. */
     if (!has_wanted_mode(&mode) && fchmod(target.file, mode) != 0)
         refuse(errno);
     if (ftruncate(target.file, 0) != 0)
@@ -284,6 +304,7 @@ static void open_in_place(void)
     target.in_place = 1;
 }
 
+/* Begin to write target.name: open an unnamed file, else one of a temporary name, else the old file in place. */
 static void begin_file(uint32_t mode)
 {
     target.mode = mode;
@@ -294,10 +315,10 @@ static void begin_file(uint32_t mode)
         refuse(EISDIR);
     else if (!S_ISREG(target.before.st_mode) && !S_ISLNK(target.before.st_mode))
         refuse(NOT_REGULAR);
-    /* whoever may not write a file does not replace it either, though the directory would allow that */
+    /* A write-protected file is not replaced, although write access to the directory would be enough for that. */
     if (S_ISREG(target.before.st_mode) && faccessat(target.directory, target.name, W_OK, 0) != 0)
         refuse(errno);
-    /* a file without a name goes by itself where this process is killed; not every file system has them */
+    /* An unnamed file disappears if this process is killed. Not every file system has them. */
     target.file = openat(target.directory, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
     if (target.file >= 0) {
         (void)flock(target.file, LOCK_EX | LOCK_NB);
@@ -308,10 +329,12 @@ static void begin_file(uint32_t mode)
     if (S_ISREG(target.before.st_mode) && is_closed_directory(errno))
         open_in_place();
     else
-        refuse(errno == ENOENT && !is_removed(target.directory) ? EPERM : errno); /* such as /proc, it takes no files */
+        /* ENOENT in a directory that exists: /proc takes no files */
+        refuse(errno == ENOENT && !is_removed(target.directory) ? EPERM : errno);
 }
 
-/* Give the new file the old one's owner, and its mode; 0 where this user may not give it away. */
+/* Give the new file the owner of the old one, and its mode unless another was asked for. Return 0 if this user may
+ * not give files away: then the old file has to be written in place, to keep its owner. */
 static int set_owner_and_mode(void)
 {
     const struct stat *before = &target.before;
@@ -321,12 +344,13 @@ static int set_owner_and_mode(void)
     if (replaces && (before->st_uid != geteuid() || before->st_gid != getegid()) &&
         fchown(target.file, before->st_uid, before->st_gid) != 0)
         return 0;
+    /* after fchown(), which clears set-user-id bits */
     if (fchmod(target.file, target.mode == KEEP_MODE ? usual : target.mode & 07777) != 0)
         refuse(errno);
     return 1;
 }
 
-/* Let the new file take its name; 0, or -1 with the reason in errno. */
+/* Make the new file appear under its name, atomically. Return 0; -1 on failure, with errno set. */
 static int appear(void)
 {
     char path[32];
@@ -334,7 +358,7 @@ static int appear(void)
         snprintf(path, sizeof path, "/proc/self/fd/%d", target.file);
         if (linkat(AT_FDCWD, path, target.directory, target.name, AT_SYMLINK_FOLLOW) == 0)
             return 0;
-        /* a link replaces nothing, a renaming does */
+        /* linkat() cannot replace a file, but rename() can: so link it to a temporary name first */
         if (errno != EEXIST || make_temporary(give_name, NULL) != 0)
             return -1;
     }
@@ -344,7 +368,8 @@ static int appear(void)
     return 0;
 }
 
-/* Copy what has come into the file that is there: it is a mount, or of an owner whose it would not stay. */
+/* Copy the new file's content into the old one. That is for a mount, which cannot be replaced, and for a file that
+ * would change its owner. */
 static void copy_in_place(void)
 {
     int source = target.file;
@@ -362,11 +387,12 @@ static void copy_in_place(void)
     drop_temporary();
 }
 
+/* Handle END: the content is complete, so the file replaces the old one, or is copied into it. */
 static void end_file(void)
 {
     if (!target.in_place) {
         int is_ready = set_owner_and_mode(), has_appeared = is_ready && appear() == 0;
-        if (is_ready && !has_appeared && errno != EBUSY)
+        if (is_ready && !has_appeared && errno != EBUSY) /* EBUSY: a mount, or no temporary name is free */
             refuse(errno);
         if (!has_appeared)
             copy_in_place();
@@ -380,6 +406,7 @@ static void end_file(void)
     close(target.directory);
 }
 
+/* Create a symlink under a temporary name and rename it, which also replaces an old one. */
 static void make_link(const char *text)
 {
     for (int tries = 0; tries < LINKS_MAX; tries++) {
@@ -387,14 +414,15 @@ static void make_link(const char *text)
             refuse(errno);
         if (renameat(target.directory, target.temporary, target.directory, target.name) == 0)
             break;
-        if (errno != ENOENT || tries == LINKS_MAX - 1) /* else somebody took it for forsaken */
+        if (errno != ENOENT || tries == LINKS_MAX - 1) /* ENOENT: another writer has removed it, see is_forsaken() */
             refuse(errno);
     }
     *target.temporary = '\0';
     close(target.directory);
 }
 
-/* As a directory of the host, whatever the umask; but open to the files that follow. */
+/* Create a directory with its mode on the host, regardless of the umask. The owner always gets full access, for the
+ * files that follow. */
 static void make_directory_of(int at, const char *path, uint32_t mode)
 {
     mode_t mask = umask(0);
@@ -402,7 +430,8 @@ static void make_directory_of(int at, const char *path, uint32_t mode)
     umask(mask);
 }
 
-/* Make what an ENTRY names. `tree` is the directory that all others lie below, once there is one. */
+/* Create what an ENTRY names, or begin to. `tree` is the top directory, which all further entries are below; -1 until
+ * it has been created. */
 static void make(char *path, int *tree, const struct entry *entry, const char *link)
 {
     if (*trail && *tree < 0)
@@ -425,6 +454,7 @@ static void make(char *path, int *tree, const struct entry *entry, const char *l
     }
 }
 
+/* Read and check an ENTRY of `size` bytes, then make() it. */
 static void take_entry(char *path, int *tree, size_t size)
 {
     struct entry entry;
@@ -436,14 +466,14 @@ static void take_entry(char *path, int *tree, size_t size)
     make(path, tree, &entry, below + strlen(below) + 1);
 }
 
-/* Have room on the disk for what comes. Else some file systems (ext4) choose the place when the file takes the name of
- * another one, and write it there and then: a fifth of the time of a large file. Where it cannot be had, the writing
- * itself will say why. */
+/* Allocate disk space for the next DATA record. Otherwise ext4, for one, allocates when the file replaces another one
+ * and writes all of it at that moment: a fifth of the time of a large file. An error is ignored, because the write
+ * will fail for the same reason. */
 static void allocate(size_t size)
 {
     off_t end = target.in_place ? -1 : lseek(target.file, 0, SEEK_CUR);
     if (size >= ALLOCATED_AT_LEAST && end >= 0)
-        (void)!posix_fallocate(target.file, end, (off_t)size); /* the system call, and no emulation of it */
+        (void)!posix_fallocate(target.file, end, (off_t)size); /* musl makes the system call and does not emulate it */
 }
 
 static void take_data(size_t left)

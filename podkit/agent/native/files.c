@@ -1,17 +1,18 @@
-/* The container's files, for the host: a built-in part that runs as a command's user, with one verb and its arguments.
+/* The container's files, for the host: a built-in that runs as a command's user, with one verb and its arguments.
  *
  *   file stat PATH FOLLOW                  numbers are decimal; FOLLOW, PARENTS, EXISTING, RECURSIVE: 0 or 1
- *   file list PATH MOST                    what lies in a directory, at most so many names
- *   file get PATH BYTES MOST               a file, or a directory with all below it; MOST 0: a file and nothing else
- *   file put PATH                          the other way; missing directories are made
+ *   file list PATH MOST                    list a directory of at most MOST names
+ *   file get PATH BYTES MOST               send a file, or a directory with all below it; MOST 0: files only
+ *   file put PATH                          receive the same; missing directories are created
  *   file mkdir PATH MODE PARENTS EXISTING
  *   file remove PATH RECURSIVE
- *   file empty PATH                        all in a directory, but mounts and what is in them
+ *   file empty PATH                        remove everything in a directory, except mounts
  *   file rename FROM TO
- *   file share PATH EMPTY [NAME...]        lets every user make files in a directory of root's, which is made where it is
- *                                          missing; EMPTY 1: only while nothing but the NAMEs is in it
+ *   file share PATH EMPTY [NAME...]        let every user create files in a directory that root owns; it is created if
+ *                                          missing; EMPTY 1: only if it holds nothing but the NAMEs
  *
- * It answers with records, and `put` reads some: see records.h. Links are followed as for any program in here.
+ * It answers with records, and `put` reads records: see records.h. Links are followed as any program in the container
+ * follows them.
  */
 #include "agent.h"
 #include "files.h"
@@ -31,12 +32,12 @@
 #include <unistd.h>
 
 #define PIPE_SIZE (1 << 20)
-#define DEPTH_MAX 10000 /* of what is removed: the stack has an end */
+#define DEPTH_MAX 10000 /* levels that remove_tree() goes down: each takes some of the stack */
 
 static uint64_t bytes_most, bytes_sent, names_most, names_sent;
-static int keeps_mounts, kept; /* mounts that are in the way of a removal are not its end, and how many there were */
+static int keeps_mounts, kept; /* whether a removal skips mounts, and how many it has skipped */
 
-/* Go one name down; gives where `trail` ended before. */
+/* Append a name to `trail`. Return the length that it had before, for the caller to cut it back to. */
 static size_t enter(const char *name)
 {
     size_t size = strlen(trail);
@@ -48,6 +49,7 @@ static size_t enter(const char *name)
     return size;
 }
 
+/* Send ENTRY for `trail`, with the text of a symlink. */
 static void send_entry(int at, const char *name, const struct stat *about)
 {
     struct entry entry = {.size = (uint64_t)about->st_size, .seconds = about->st_mtim.tv_sec, .mode = about->st_mode,
@@ -71,6 +73,7 @@ static DIR *open_stream(int at, const char *name, int flags)
     return stream;
 }
 
+/* Return the next name in a directory, valid until the next call; NULL at the end. */
 static const char *next_name(DIR *stream)
 {
     struct dirent *found;
@@ -83,7 +86,7 @@ static const char *next_name(DIR *stream)
     return found ? found->d_name : NULL;
 }
 
-/* Refuse what is one more than `most`, or so many bytes more. */
+/* Refuse if `more` bytes or names, on top of those sent, are over the limit. */
 static void keep_within(uint64_t most, uint64_t sent, uint64_t more, enum refusal limit)
 {
     if (more > most - sent)
@@ -96,7 +99,7 @@ static void list(const char *path)
     for (const char *name; (name = next_name(stream));) {
         struct stat about;
         if (fstatat(dirfd(stream), name, &about, AT_SYMLINK_NOFOLLOW) != 0)
-            continue; /* gone meanwhile */
+            continue; /* removed in the meantime */
         keep_within(names_most, names_sent++, 1, TOO_MANY);
         enter(name);
         send_entry(dirfd(stream), name, &about);
@@ -116,7 +119,8 @@ static void send_data(int file)
             refuse(errno);
         if (size == 0)
             break;
-        keep_within(bytes_most, bytes_sent, (uint64_t)size, TOO_LARGE); /* it grows, or did not tell its size */
+        /* again, although send_file() has checked: a file may grow, and one in /proc has a size of 0 */
+        keep_within(bytes_most, bytes_sent, (uint64_t)size, TOO_LARGE);
         bytes_sent += (uint64_t)size;
         end_record(DATA, (size_t)size);
     }
@@ -124,10 +128,12 @@ static void send_data(int file)
     end_record(END, 0);
 }
 
+/* Send a regular file: ENTRY, DATA and END. */
 static void send_file(int at, const char *name, int flags)
 {
     struct stat about;
-    /* what may have taken its place is opened without waiting, and not read */
+    /* Another process may have put a FIFO or a device in its place since the caller looked. O_NONBLOCK keeps open()
+     * from blocking, and what was opened is checked before it is read. */
     int file = openat(at, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | flags);
     if (file < 0 || fstat(file, &about) != 0)
         refuse(errno);
@@ -139,12 +145,14 @@ static void send_file(int at, const char *name, int flags)
     close(file);
 }
 
+/* Send a file, or a directory and everything below it. `flags` is O_NOFOLLOW below the path that was asked for: only
+ * that path itself may be a symlink. */
 static void send_tree(int at, const char *name, int flags)
 {
     struct stat about;
     if (fstatat(at, name, &about, flags ? AT_SYMLINK_NOFOLLOW : 0) != 0) {
         if (*trail && errno == ENOENT)
-            return; /* gone meanwhile */
+            return; /* removed in the meantime */
         refuse(errno);
     }
     if (*trail)
@@ -167,14 +175,15 @@ static void send_tree(int at, const char *name, int flags)
     closedir(stream);
 }
 
-/* For a refusal: the whole path to what is below may be too long for one. */
+/* Set `trail` for a refusal: the last name alone, because the path to a deep one may be longer than PATH_MAX. */
 static void name_it(const char *name, int depth)
 {
     if (depth)
         strcpy(trail, name);
 }
 
-/* Let a directory's owner in, if it is this user; a link that has taken its place may lead to a mount. */
+/* Make a directory readable and writable for this user, if it is the owner, so that it can be emptied. This works on
+ * an opened descriptor: by name, chmod() would follow a symlink that was put in its place, perhaps into a mount. */
 static void open_to_owner(int at, const char *name)
 {
     char path[32];
@@ -187,13 +196,15 @@ static void open_to_owner(int at, const char *name)
     close(fd);
 }
 
+/* Remove a file, or a directory with everything below it; never follows a symlink. The errors of unlinkat() tell one
+ * from the other: the result of a stat() could be outdated by then. */
 static void remove_tree(int at, const char *name, int recursive, int depth)
 {
     if (unlinkat(at, name, 0) == 0 || (depth && errno == ENOENT))
         return;
     if (errno == EISDIR && unlinkat(at, name, AT_REMOVEDIR) == 0)
         return;
-    if (errno == EBUSY && keeps_mounts) {
+    if (errno == EBUSY && keeps_mounts) { /* a mount point */
         kept++;
         return;
     }
@@ -209,10 +220,11 @@ static void remove_tree(int at, const char *name, int recursive, int depth)
         remove_tree(dirfd(stream), found, 1, depth + 1);
     closedir(stream);
     name_it(name, depth);
-    if (unlinkat(at, name, AT_REMOVEDIR) != 0 && !(kept && errno == ENOTEMPTY))
+    if (unlinkat(at, name, AT_REMOVEDIR) != 0 && !(kept && errno == ENOTEMPTY)) /* a mount below stays */
         refuse(errno);
 }
 
+/* Remove everything in a directory, but no mount and no directory that holds one. */
 static void empty(const char *path)
 {
     DIR *stream = open_stream(AT_FDCWD, path, 0);
@@ -229,16 +241,17 @@ static void make_new_directory(char *path, mode_t mode, int parents, int existin
     make_directory(AT_FDCWD, path, mode, existing);
 }
 
-/* Open a directory, following no link wherever it is in the path. */
+/* Open a directory without following a symlink anywhere in its path. Return -1 on failure. */
 static int open_without_links(const char *path, int flags)
 {
     struct open_how how = {.flags = (uint64_t)(O_DIRECTORY | O_CLOEXEC | flags), .resolve = RESOLVE_NO_SYMLINKS};
     int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
-    if (fd < 0 && errno == ENOSYS && !strchr(path + 1, '/')) /* a kernel before 5.6; and there is no way to a link */
+    if (fd < 0 && errno == ENOSYS && !strchr(path + 1, '/')) /* before Linux 5.6; O_NOFOLLOW does for a single name */
         fd = open(path, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | flags);
     return fd;
 }
 
+/* Create a directory without following a symlink, and open it. Return -1 on failure. `path` is changed for a while. */
 static int make_without_links(char *path)
 {
     char *slash = strrchr(path, '/');
@@ -260,7 +273,7 @@ static int is_one_of(const char *name, char **names)
     return 0;
 }
 
-/* Whether nothing is in it but what is named. */
+/* Return whether a directory holds nothing but these names. */
 static int holds_only(int directory, char **names)
 {
     DIR *stream = fdopendir(dup(directory));
@@ -274,8 +287,11 @@ static int holds_only(int directory, char **names)
     return !found;
 }
 
-/* This is root, and what is in the way may be somebody else's: so no link is followed, and only a directory of root's is
- * changed. */
+/* Open a directory that root owns to every user; create it if it is missing. Do nothing if it cannot be opened
+ * safely.
+ *
+ * This process is root, and another user may own a directory in the path. That user could put a symlink there and
+ * have any directory opened, so no symlink is followed. */
 static void share(char *path, int only_empty, char **names)
 {
     struct stat about;
@@ -288,6 +304,7 @@ static void share(char *path, int only_empty, char **names)
         refuse(errno);
 }
 
+/* Rename. ENOENT can mean either path: it becomes NO_PARENT if FROM exists. */
 static void rename_to(const char *from, const char *to)
 {
     struct stat about;
@@ -305,13 +322,14 @@ static void send_stat(const char *path, int follow)
     send_entry(AT_FDCWD, path, &about);
 }
 
+/* Set signals and limits. A closed pipe and a file-size limit become errors of write() that can be reported. */
 static void settle(void)
 {
     struct rlimit files;
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max; /* one for each level of a tree */
+        files.rlim_cur = files.rlim_max; /* each level of a tree takes a descriptor */
         setrlimit(RLIMIT_NOFILE, &files);
     }
 }

@@ -1,14 +1,18 @@
-/* The container's first process: reaps whatever is orphaned, ends at once on SIGTERM, and at the end of the lifetime.
+/* The container's first process: reaps orphans, ends at once on SIGTERM, and ends when the lifetime is over.
  *
- * A channel that is open keeps the lifetime itself, because only it can decide in one step between the end and a
- * command that comes just now. So a channel tells this process that it is there (LIFE_HELD), and goes with LIFE_OVER
- * once a lifetime has passed without a command. Anybody inside may say so in its name: it counts once the channel has
- * gone. A channel that is simply gone begins a new lifetime. One that may not send signals to this process, such as
- * root's without a capability, is found at the end of the lifetime. So is the keeper of a background process: as long
- * as there is one, the lifetime does not end, and it begins anew with its end.
+ * An open channel keeps the lifetime itself. Only the channel can decide atomically between the end and a command
+ * that arrives at the same moment. It tells this process that it is there (LIFE_HELD). After a lifetime without a
+ * command it sends LIFE_OVER and exits. Any process inside can forge that, so LIFE_OVER counts only once the channel
+ * is gone. If a channel ends without it, a new lifetime begins.
  *
- * Where it has a pipe to read, one channel is its child, behind its own standard streams. And as nothing inside can stop
- * this process, it ends what supervisors leave that somebody kills or keeps from their work, once their channel has gone.
+ * Some channels may not signal this process, such as root's without CAP_KILL. The scan at the end of the lifetime
+ * finds them. It also finds the keepers of background processes: the lifetime does not end before the last keeper
+ * does, and then a new one begins.
+ *
+ * If standard input is a pipe, this process forks a channel that uses its standard streams.
+ *
+ * A process inside may kill or stop supervisors, and then their commands would run on unwatched. The kernel protects
+ * the first process from signals from inside, so this is the one place that can clean up after them.
  */
 #include "agent.h"
 
@@ -26,28 +30,29 @@
 #include <unistd.h>
 
 #define HOLDERS 256
-#define LOOK_MS 2000 /* how often the holders are looked at */
-#define LOST_LOOK_MS 200 /* and what channels that have gone left behind */
-#define GRACE_MS 3000 /* more than a supervisor needs to end its command */
-#define STOPS_MAX 3
-#define LEAVE_MS 1000 /* a channel that says that it goes has gone by then */
-#define LEAVING_LOOK_MS 10
-#define LATEST_MS 1000 /* after the end of the lifetime, whatever signals come */
+#define LOOK_MS 2000       /* between two looks at the holders */
+#define LOST_LOOK_MS 200   /* between two looks for supervisors whose channel is gone */
+#define GRACE_MS 3000      /* from a channel's end until its supervisors have killed their commands; they need less */
+#define STOPS_MAX 3        /* looks at which a channel may be found stopped before it is killed */
+#define LEAVE_MS 1000      /* from LIFE_OVER to the channel's exit */
+#define LEAVING_LOOK_MS 10 /* between two looks at a channel that has sent LIFE_OVER */
+#define LATEST_MS 1000     /* the longest that a flood of signals can delay a decision */
 
+/* The channels that hold the lifetime. */
 static struct holder {
     pid_t pid, session;
-    int stops; /* how often it was found stopped */
-    int64_t leaving; /* since when it is said to go; 0: it is not */
-    int was_slandered; /* that was said, and it did not go: it counts no more, or it could keep this one from being looked at */
+    int stops;         /* how often it was found stopped */
+    int64_t leaving;   /* when LIFE_OVER came; 0: it has not */
+    int was_slandered; /* LIFE_OVER was forged; later ones are ignored, because a leaving channel is not checked */
 } holders[HOLDERS];
 static size_t holder_count;
-static pid_t lost[HOLDERS]; /* the sessions of channels that have gone, where supervisors may be left */
+static pid_t lost[HOLDERS]; /* the sessions of channels that are gone; supervisors may be left in them */
 static size_t lost_count;
-static int64_t lost_end; /* until when these have to be gone too */
-static pid_t own_channel; /* the one behind this process's own standard streams */
+static int64_t lost_end;  /* when those supervisors have to be gone, too */
+static pid_t own_channel; /* the channel that uses this process's standard streams; 0: none */
 
-/* Whether this is a channel at work. One that somebody has stopped holds nothing, because it could not notice that its
- * host is gone; it is told to go on, and says then that it is there. */
+/* Return whether this is a channel at work. A stopped channel holds nothing, because it cannot notice that its host is
+ * gone. It gets SIGCONT, and then sends LIFE_HELD again. */
 static int is_at_work(pid_t pid)
 {
     struct process process;
@@ -64,6 +69,7 @@ static void hold(pid_t pid)
         holders[holder_count++] = (struct holder){.pid = pid, .session = getsid(pid)};
 }
 
+/* Find the channels that could not send LIFE_HELD. */
 static void adopt_channels(void)
 {
     pid_t found[HOLDERS];
@@ -78,24 +84,25 @@ static void drop_holder(size_t index)
     holders[index] = holders[--holder_count];
 }
 
+/* Remember the session of a channel that is gone, so that end_the_lost() looks for its supervisors. */
 static void lose(pid_t session)
 {
     for (size_t i = 0; i < lost_count; i++)
-        if (lost[i] == session) /* its end is heard of and seen */
+        if (lost[i] == session) /* reap() and the looks at holders both notice the end of the own channel */
             return;
     if (lost_count < HOLDERS)
         lost[lost_count++] = session;
     lost_end = now_ms() + GRACE_MS;
 }
 
-/* Whether a channel has gone without saying that its time is over. One that is stopped again and again is ended: it could
- * neither notice that its host is gone, nor let its supervisors notice. */
+/* Drop the holders that are gone without LIFE_OVER; return whether there was one. A channel that is found stopped again
+ * and again is killed: neither it nor its supervisors could notice that its host is gone. */
 static int holders_vanished(void)
 {
     int vanished = 0;
-    for (size_t i = holder_count; i-- > 0;) {
+    for (size_t i = holder_count; i-- > 0;) { /* backwards, because drop_holder() moves the last one */
         struct process process;
-        if (holders[i].leaving)
+        if (holders[i].leaving) /* see_off() handles these */
             continue;
         int is_there = read_process(holders[i].pid, &process) == 0 && is_channel(&process);
         if (is_there && process.state == 'T' && ++holders[i].stops < STOPS_MAX) {
@@ -111,14 +118,16 @@ static int holders_vanished(void)
     return vanished;
 }
 
-/* A supervisor ends its command when its channel has gone, and then itself. One that somebody inside keeps from that, for
- * ever stopped or with its limits lowered, would leave the command alive, and nobody would know: so all that is left is
- * ended. Nothing inside can stop this process. */
+/* Look for supervisors whose channel is gone. If any are left after GRACE_MS, kill everything in the container.
+ *
+ * A supervisor without a channel kills its command and exits. A process inside could prevent that by stopping it again
+ * and again or by lowering its limits, and the command would run on unnoticed. */
 static void end_the_lost(void)
 {
     struct table table = {0};
     size_t left = 0;
-    int seen = scan(&table) == 0;
+    int seen = scan(&table) == 0; /* without a look, assume that some are left */
+    /* supervisors are reparented to this process, and stay in their channel's session */
     for (size_t i = 0; i < table.count; i++)
         for (size_t j = 0; j < lost_count; j++)
             if (table.rows[i].session == lost[j] && table.rows[i].parent == 1 && table.rows[i].pid != own_channel &&
@@ -134,7 +143,7 @@ static void end_the_lost(void)
     lost_count = 0;
 }
 
-/* Let go of the channels that have said that their time is over, and have gone; whether one is still awaited. */
+/* Drop the holders that have sent LIFE_OVER and are gone. Return whether one of them is still there. */
 static int see_off(void)
 {
     int awaited = 0;
@@ -146,7 +155,7 @@ static int see_off(void)
             lose(holders[i].session);
             drop_holder(i);
         } else if (now_ms() - holders[i].leaving > LEAVE_MS) {
-            holders[i].leaving = 0; /* somebody else has said it */
+            holders[i].leaving = 0; /* another process has sent LIFE_OVER in its name */
             holders[i].was_slandered = 1;
         } else {
             awaited = 1;
@@ -155,10 +164,13 @@ static int see_off(void)
     return awaited;
 }
 
-/* Whether the lifetime begins anew. */
+/* Handle LIFE_SIGNAL. Return whether a new lifetime begins.
+ *
+ * Any process inside can send it with the si_pid of a channel. So each message counts once per channel, and is checked
+ * against /proc: LIFE_HELD here, LIFE_OVER in see_off(). */
 static int take_note(const siginfo_t *info)
 {
-    pid_t pid = info->si_pid; /* anybody inside may claim to be this process: so nothing counts twice */
+    pid_t pid = info->si_pid;
     size_t i = 0;
     while (i < holder_count && holders[i].pid != pid)
         i++;
@@ -171,15 +183,15 @@ static int take_note(const siginfo_t *info)
     return 1;
 }
 
-/* Tell the host how the channel has ended: the engine lets the streams themselves end with this process only. Nobody else
- * inside can write there. */
+/* Tell the host how its channel has ended. The engine closes the streams only when this process ends, so the exit
+ * code goes to standard error, where no other process can write. */
 static void tell_end(int code)
 {
     char text[16];
     (void)!write(2, text, (size_t)snprintf(text, sizeof text, "%d\n", code));
 }
 
-/* Where the engine gave this process a pipe to read, a host may be at its other end. */
+/* Fork the own channel if standard input is a pipe: then a host may be at its other end. */
 static void open_own_channel(const char *text)
 {
     struct stat about;
@@ -187,22 +199,22 @@ static void open_own_channel(const char *text)
         return;
     own_channel = fork();
     if (own_channel == 0) {
-        dup2(0, 2); /* something that cannot be written to */
+        dup2(0, 2); /* a pipe's read end: nothing inside can write to the real standard error, see tell_end() */
         (void)!chdir("/");
         _exit(channel_main(text, 1, NULL));
     }
-    close(0);
+    close(0); /* the channel alone uses the host's pipes; standard error stays open for tell_end() */
     close(1);
     if (own_channel < 0)
         tell_end(71);
 }
 
-/* Whether a process that has ended was a supervisor: only these and the channels are in a channel's session. */
+/* Return whether a zombie was a supervisor: only supervisors and channels are in a channel's session. */
 static int was_supervisor(pid_t pid)
 {
     struct process process;
     if (read_process(pid, &process) != 0 || process.session == getsid(0))
-        return 1; /* where nothing can be known, the worst is taken to be true */
+        return 1; /* if it cannot be known, assume the worst */
     for (size_t i = 0; i < holder_count; i++)
         if (holders[i].session == process.session)
             return 1;
@@ -212,14 +224,18 @@ static int was_supervisor(pid_t pid)
     return 0;
 }
 
-/* Whether the lifetime begins anew: a background process has ended. */
+/* Reap all zombies. Return whether a new lifetime begins, because a background process has ended.
+ *
+ * If a supervisor was killed, its command may live on unwatched, and cannot be told from other orphans any more. So
+ * everything in the container is killed. */
 static int reap(void)
 {
-    int status, forsaken = 0, renewed = 0; /* forsaken: a command may live on that nobody watches any more */
+    int status, forsaken = 0, renewed = 0;
     siginfo_t ended = {0};
+    /* WNOWAIT: look at the zombie in /proc before it is reaped */
     while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid > 0) {
         pid_t pid = ended.si_pid;
-        /* a supervisor comes here once its channel has gone, and ends with 0 when nothing of its command is left */
+        /* a supervisor is a child of this process once its channel is gone; status 0: its tree is dead */
         if (pid != own_channel && (ended.si_code != CLD_EXITED || ended.si_status != 0) && was_supervisor(pid))
             forsaken = 1;
         renewed |= is_keeper(pid);
@@ -235,7 +251,7 @@ static int reap(void)
     return renewed;
 }
 
-/* Whether a signal comes from outside of the container: then its sender has no number here. */
+/* Return whether a signal was sent from outside the container: such a sender has no pid in here. */
 static int is_from_outside(const siginfo_t *info)
 {
     return getpid() != 1 || info->si_code == SI_KERNEL || (info->si_code == SI_USER && info->si_pid == 0);
@@ -249,7 +265,7 @@ int sleep_main(const char *text)
     prctl(PR_SET_DUMPABLE, 0);
     guard_limits();
     const int signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCHLD, LIFE_SIGNAL};
-    sigset_t wanted; /* all others do nothing to a container's first process */
+    sigset_t wanted; /* the kernel drops all other signals to a container's first process */
     sigemptyset(&wanted);
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaddset(&wanted, signals[i]);
@@ -267,9 +283,10 @@ int sleep_main(const char *text)
             wait = 0;
         struct timespec timeout = {.tv_sec = wait / 1000, .tv_nsec = wait % 1000 * 1000000};
         siginfo_t info;
+        /* none: no signal is pending, so everything sent by now has been handled */
         int number = sigtimedwait(&wanted, &info, &timeout), none = number < 0 && errno == EAGAIN;
         if (number < 0 && errno != EAGAIN && errno != EINTR)
-            poll(NULL, 0, LATEST_MS); /* a filter of system calls forbids it: then signals are not heard */
+            poll(NULL, 0, LATEST_MS); /* a seccomp profile forbids the call, and no signal is heard: do not spin */
         if ((number == SIGTERM || number == SIGINT || number == SIGQUIT || number == SIGHUP) && is_from_outside(&info))
             return 128 + number;
         if (number == SIGCHLD && reap())
@@ -278,13 +295,14 @@ int sleep_main(const char *text)
             end = now_ms() + lifetime;
         if (lost_count && (none || now_ms() >= lost_end))
             end_the_lost();
-        /* not before every signal was heard: a channel that says that it goes, goes at once */
+        /* Handle pending signals first: a channel exits right after LIFE_OVER, and would seem to have vanished. A
+         * flood of signals delays this by LATEST_MS at most. */
         if (holder_count && ((none && now_ms() - looked >= LOOK_MS) || now_ms() - looked > LOOK_MS + LATEST_MS)) {
             looked = now_ms();
             if (holders_vanished())
                 end = now_ms() + lifetime;
         }
-        /* every signal that was sent by now is looked at before the end, unless somebody sends them without an end */
+        /* Handle pending signals before the end, too: one may be LIFE_HELD. */
         if (lifetime && !holder_count && now_ms() >= end + (none ? 0 : LATEST_MS)) {
             adopt_channels();
             if (is_anything_kept())

@@ -1,5 +1,8 @@
-/* The keeper of one background process: its parent, and the parent of whatever that leaves behind. It has no channel,
- * so it outlives podkit; it writes down what is printed, and how it ends. */
+/* The keeper of one background process: its parent, and a subreaper for the descendants that it leaves behind.
+ *
+ * A keeper has no channel, so it outlives podkit. It writes the process's output to logs and its end to the record,
+ * and takes orders on a socket.
+ */
 #include "background.h"
 
 #include <errno.h>
@@ -19,21 +22,21 @@
 #include <unistd.h>
 
 #define KILL_MS 1000
-#define STOPS_MAX 64
-#define DEAF_MS 5000 /* how often it looks by itself where no pipe tells it of an end */
-#define PIPE_MOST (1u << 20) /* what a pipe can hold */
+#define STOPS_MAX 64 /* callers of stop that wait for the end, each with an open connection */
+#define DEAF_MS 5000 /* between two looks once both output pipes are closed and cannot signal an end */
+#define PIPE_MOST (1u << 20) /* the most that a pipe can hold */
 
 static struct keeper self;
 static struct record *record;
 static struct log logs[2];
 static pid_t command;
 static int command_status, command_ended;
-static int64_t kill_at; /* 0: nobody has asked for its end */
-static int stops;       /* how many ask for it */
+static int64_t kill_at; /* when to kill the tree; 0: no stop was ordered */
+static int stops;       /* how many stops were ordered */
 
-static struct stat control; /* its socket */
+static struct stat control; /* the file of its socket, see is_out_of_reach() */
 
-static volatile sig_atomic_t was_poked;
+static volatile sig_atomic_t was_poked; /* SIGCHLD came: a child has ended, or poke_keepers() has sent it */
 
 static void on_signal(int number)
 {
@@ -48,6 +51,7 @@ static int64_t wall_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Write the record. The state comes last, so that a reader who sees the new state finds the rest up to date. */
 static void save(enum record_state state)
 {
     (void)!pwrite(self.record, (char *)record + sizeof record->state, sizeof *record - sizeof record->state,
@@ -56,19 +60,21 @@ static void save(enum record_state state)
     (void)!pwrite(self.record, &record->state, sizeof record->state, 0);
 }
 
-/* --- orders ---------------------------------------------------------------------------------------------------------- */
+/* --- orders ------------------------------------------------------------------------------------------------------- */
 
+/* Order the end of everything: SIGTERM now, and SIGKILL later. Of several orders, the earliest SIGKILL wins. */
 static void stop(uint32_t milliseconds)
 {
     int64_t end = now_ms() + milliseconds;
     if (milliseconds > 0 && !kill_at) {
         signal_descendants(SIGTERM);
-        signal_descendants(SIGCONT); /* one that is stopped could not end */
+        signal_descendants(SIGCONT); /* a stopped process would not handle SIGTERM */
     }
     if (!kill_at || end < kill_at)
         kill_at = end;
 }
 
+/* Return whether a name in the directory still is this file. */
 static int is_same(const struct stat *own, int directory, const char *name)
 {
     struct stat found;
@@ -76,12 +82,13 @@ static int is_same(const struct stat *own, int directory, const char *name)
            found.st_dev == own->st_dev;
 }
 
-/* Whether somebody has taken its directory away, or its socket or record in it, or put others there: nobody could find
- * or stop it any more. */
+/* Return whether another process has removed or replaced the directory, or the socket or record in it. Nobody could
+ * find or stop the background process any more, so the keeper then ends it. */
 static int is_out_of_reach(void)
 {
     struct stat own, own_record;
-    int is_there = fstat(self.directory, &own) != 0 || fstat(self.record, &own_record) != 0; /* which cannot be */
+    /* a failed fstat() of an open file proves nothing: then everything counts as there */
+    int is_there = fstat(self.directory, &own) != 0 || fstat(self.record, &own_record) != 0;
     for (size_t i = 0; i < PLACES && !is_there; i++) {
         int place = open_place(i, 0), directory = place < 0 ? -1 : open_in(place, self.id);
         is_there = directory >= 0 && is_same(&own, directory, ".") && is_same(&control, directory, "control") &&
@@ -94,13 +101,13 @@ static int is_out_of_reach(void)
     return !is_there;
 }
 
-/* Room for one open file beside a message. */
+/* Room for one descriptor in a message (SCM_RIGHTS). */
 union passed {
     char room[CMSG_SPACE(sizeof(int))];
     struct cmsghdr align;
 };
 
-/* Say that an order was obeyed, with an open file where there is one to give. */
+/* Send the order back to say that it is done, with a copy of the descriptor `fd` unless that is -1. */
 static void answer(int client, struct order *order, int fd)
 {
     union passed passed = {0};
@@ -118,10 +125,11 @@ static void answer(int client, struct order *order, int fd)
     sendmsg(client, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* Accept one connection and carry out its order. */
 static void obey(void)
 {
     struct order order;
-    struct timeval patience = {.tv_usec = 100000};
+    struct timeval patience = {.tv_usec = 100000}; /* a client that sends nothing must not block the keeper */
     int client = accept4(self.control, NULL, NULL, SOCK_CLOEXEC);
     if (client < 0)
         return;
@@ -129,7 +137,7 @@ static void obey(void)
     if (recv(client, &order, sizeof order, 0) == (ssize_t)sizeof order) {
         if (order.kind == ORDER_STOP && stops++ < STOPS_MAX) {
             stop(order.value);
-            return; /* the connection ends with this process */
+            return; /* without close(): the connection ends with this process, and that is the answer */
         }
         if (order.kind == ORDER_SIGNAL && !command_ended && kill(-command, (int)order.value) != 0)
             kill(command, (int)order.value);
@@ -142,8 +150,9 @@ static void obey(void)
     close(client);
 }
 
-/* --- its life -------------------------------------------------------------------------------------------------------- */
+/* --- its life ----------------------------------------------------------------------------------------------------- */
 
+/* Reap every child that has ended. Return whether there are children left. */
 static int reap(void)
 {
     int status;
@@ -156,10 +165,11 @@ static int reap(void)
     return pid == 0 || errno != ECHILD;
 }
 
+/* Record the end of the command. Its output is logged first: a reader who sees RECORD_ENDED then finds all of it. */
 static void note_end(void)
 {
     int bytes;
-    for (int i = 0; i < 2; i++) /* who reads that it has ended finds all that it printed */
+    for (int i = 0; i < 2; i++)
         if (logs[i].pipe >= 0 && ioctl(logs[i].pipe, FIONREAD, &bytes) == 0 && bytes > 0)
             drain_log(&logs[i], (size_t)bytes);
     record->exit_code = WIFSIGNALED(command_status) ? 128 + (uint32_t)WTERMSIG(command_status)
@@ -168,7 +178,8 @@ static void note_end(void)
     save(RECORD_ENDED);
 }
 
-/* Give back the memory of a long command: its texts lie one after the other, in what was forked from the channel. */
+/* Free the memory of a long command line. Its texts lie next to each other in the channel's inbox, of which this
+ * process has a forked copy; nothing on the pages between the first and the last one is needed any more. */
 static void drop_texts(const struct request *request)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)*request->arguments, end = begin;
@@ -182,6 +193,7 @@ static void drop_texts(const struct request *request)
         madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
+/* Start the command and report that; exit if it cannot be started. */
 static void start(const struct request *request)
 {
     int out[2], err[2];
@@ -198,6 +210,7 @@ static void start(const struct request *request)
         (void)!write(self.report, &report, sizeof report);
         _exit(1);
     }
+    /* else this process would hold the command's ends: no end of file for the logs, no EPIPE for the input */
     int passed[] = {0, 1, 2, out[1], err[1], self.input[0]};
     for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
         if (passed[i] >= 0)
@@ -211,10 +224,11 @@ static void start(const struct request *request)
     report.kind = REPORT_STARTED;
     (void)!write(self.report, &report, sizeof report);
     close(self.report);
-    (void)!chdir("/");
+    (void)!chdir("/"); /* do not keep the directory in use */
     drop_texts(request);
 }
 
+/* Wait for an order, output, a signal or the time to kill, and handle the first two. `open_mask` lets SIGCHLD in. */
 static void look_around(const sigset_t *open_mask)
 {
     struct pollfd ready[] = {
@@ -227,7 +241,7 @@ static void look_around(const sigset_t *open_mask)
     left = left < 0 ? 0 : left;
     struct timespec wait = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
     int count = ppoll(ready, 3, kill_at || is_deaf ? &wait : NULL, open_mask);
-    if (count < 0 && errno == EINVAL) { /* somebody has lowered the limit of its open files */
+    if (count < 0 && errno == EINVAL) { /* another process has lowered RLIMIT_NOFILE: look every 20 ms */
         struct timespec pause = {.tv_nsec = 20000000};
         ppoll(NULL, 0, &pause, open_mask);
     }
@@ -251,13 +265,14 @@ _Noreturn void keep(const struct request *request, const struct keeper *own, str
     prctl(PR_SET_NAME, name);
     (void)fstatat(self.directory, "control", &control, AT_SYMLINK_NOFOLLOW);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    sigfillset(&all); /* a process that signals every process of its user does not end what watches it */
+    sigfillset(&all); /* the process's kill(-1, ...) must not end its keeper */
     sigprocmask(SIG_SETMASK, &all, NULL);
     all_but_child = all;
     sigdelset(&all_but_child, SIGCHLD);
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGCHLD, &action, NULL);
     start(request);
+    /* until no child is left; as a subreaper it adopts whatever the command leaves behind */
     while (reap()) {
         if (command_ended && record->state == RECORD_BEGUN)
             note_end();
@@ -267,9 +282,10 @@ _Noreturn void keep(const struct request *request, const struct keeper *own, str
         if (kill_at && kill_at <= now_ms()) {
             if (kill_descendants(KILL_MS, reap))
                 break;
-            kill_at = now_ms() + KILL_MS; /* and again */
+            kill_at = now_ms() + KILL_MS; /* try again */
         }
-        /* one that somebody else traces cannot be reaped: then nothing tells of its end but its pipes */
+        /* A child that another process traces stays a zombie, so reap() never comes to an end. Stop once no descendant
+         * is alive; that is looked up only after the pipes are closed, because it scans /proc. */
         if (logs[0].pipe < 0 && logs[1].pipe < 0 && !has_living_descendants() && reap())
             break;
         look_around(&all_but_child);
@@ -280,21 +296,22 @@ _Noreturn void keep(const struct request *request, const struct keeper *own, str
         note_end();
     for (int i = 0; i < 2; i++)
         drain_log(&logs[i], PIPE_MOST);
-    save(RECORD_FINISHED); /* before the lock is gone: else it would seem to have been killed */
+    save(RECORD_FINISHED); /* before exit releases the lock, or the keeper would seem to have been killed */
     unlinkat(self.directory, "control", 0);
     _exit(0);
 }
 
-/* --- from outside ---------------------------------------------------------------------------------------------------- */
+/* --- from outside ------------------------------------------------------------------------------------------------- */
 
 struct sockaddr_un control_of(int directory)
 {
+    /* bind() and connect() take no directory descriptor, but /proc/self/fd leads to it without a race */
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/control", directory);
     return address;
 }
 
-/* Connect to a keeper; -1 where it has ended, -2 where it lives and takes no more connections. */
+/* Connect to a keeper. Return the connection; -1 if the keeper has ended, -2 if it takes no more connections. */
 static int connect_keeper(int directory)
 {
     struct sockaddr_un address = control_of(directory);
@@ -312,7 +329,8 @@ int read_record(int directory, struct record *found, int *is_kept)
 {
     struct record whole;
     int fd = open_file(directory, "record");
-    /* first: what is written last is the end */
+    /* The lock before the record: a keeper writes the end before it lets go of the lock, so if the lock is free, the
+     * record below is final. */
     *is_kept = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     int read = fd >= 0 && pread(fd, &whole, sizeof whole, 0) == sizeof whole;
     if (read)
@@ -336,7 +354,8 @@ void wake_keeper(const struct record *found)
         kill((pid_t)found->keeper, SIGCONT);
 }
 
-/* Send an order and wait for what comes of it; gives the connection, -1 where nobody is left, -2 where nobody answers. */
+/* Send an order and wait for its answer. Return the connection, with the answer (or the end, after a STOP) to be read;
+ * -1 if the keeper has ended, -2 if it does not answer in time. */
 static int order_keeper(int directory, int kind, uint32_t value, int64_t patience_ms)
 {
     struct order order = {.kind = kind, .value = value};

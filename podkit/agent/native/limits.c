@@ -1,4 +1,5 @@
-/* The resource limits of this process, which others of the same user may change, and the mark of programs, which is one. */
+/* The resource limits of this process, which other processes of its user may change; and the mark of programs, which is
+ * such a limit. */
 #include "agent.h"
 
 #include <fcntl.h>
@@ -8,8 +9,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Of processor time without a pause, for those that the kernel schedules in real time, which a container has none of. A
- * limit that was lowered stays so: raising it takes a capability that no container of podkit's has. */
+/* A program is marked by a lowered hard limit of RLIMIT_RTTIME. Children inherit it, and nothing inside can raise it
+ * again: that takes CAP_SYS_RESOURCE, which no container of podkit's has. The limit itself matters to real-time
+ * scheduling only, which a container does not get. */
 #define MARK RLIMIT_RTTIME
 #define MARK_LINE "Max realtime timeout"
 #define MARKED ((rlim_t)1 << 62)
@@ -18,6 +20,7 @@ static struct rlimit limits[RLIM_NLIMITS];
 
 void guard_limits(void)
 {
+    /* prlimit() compares the caller's uid with all three of the target's: with a different saved one, none matches */
     (void)syscall(SYS_setresuid, (uid_t)-1, (uid_t)-1, NOBODYS_UID);
 }
 
@@ -57,7 +60,7 @@ int is_unmarked(pid_t pid)
     ssize_t size = read(fd, text, sizeof text - 1);
     close(fd);
     text[size < 0 ? 0 : size] = '\0';
-    char *at = strstr(text, MARK_LINE); /* the soft limit comes next, and then the hard one */
+    char *at = strstr(text, MARK_LINE); /* the soft limit follows, then the hard one */
     if (!at)
         return 0;
     at += strlen(MARK_LINE);

@@ -1,8 +1,8 @@
-/* What background processes print: written by their keepers, and read while that goes on, without a lock.
+/* The output of background processes. A keeper writes it, and readers need no lock.
  *
- * A stream is two files at most: a full one, and the one that is written. Their names say where they begin, so that
- * offsets stay true whatever was dropped. What cannot be written, because the disk is full, is lost: it reads as zeros,
- * or as a gap between the files.
+ * Each stream has at most two files: a full one and the current one. Their names say at which offset they begin, so
+ * offsets stay valid after older files are dropped. Output that cannot be written, because the disk is full, is lost:
+ * it reads as zeros, or as a gap between the files.
  */
 #include "background.h"
 
@@ -21,7 +21,7 @@ static void name_file(char name[32], int stream, uint64_t begin)
     snprintf(name, 32, "%d.%016llx", stream, (unsigned long long)begin);
 }
 
-/* --- writing --------------------------------------------------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------------------------------------------------ */
 
 void open_log(struct log *log, int directory, int stream, int pipe)
 {
@@ -29,6 +29,7 @@ void open_log(struct log *log, int directory, int stream, int pipe)
     fcntl(pipe, F_SETFL, O_NONBLOCK);
 }
 
+/* Begin a new file at the end of the log, and drop the oldest one. After a failure, the next write tries again. */
 static void begin_file(struct log *log)
 {
     char name[32];
@@ -55,7 +56,7 @@ static void write_log(struct log *log, const char *data, size_t size)
         begin_file(log);
     off_t at = (off_t)(log->end - log->begin);
     if (log->file >= 0 && pwrite(log->file, data, size, at) != (ssize_t)size)
-        (void)!ftruncate(log->file, at + (off_t)size);
+        (void)!ftruncate(log->file, at + (off_t)size); /* what could not be written reads as zeros */
     log->end += size;
 }
 
@@ -76,12 +77,12 @@ void drain_log(struct log *log, size_t most)
     }
 }
 
-/* --- reading --------------------------------------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
-/* Where the files of a stream begin and end, as far as they matter to who wants to read at an offset. */
+/* The two files around an offset, as the offsets at which they begin. */
 struct span {
     uint64_t before, after; /* the last file that begins at the offset or before, and the first one after it */
-    uint64_t end;
+    uint64_t end;           /* of the whole stream */
 };
 
 static struct span find_files(int directory, int stream, uint64_t offset)
@@ -111,11 +112,12 @@ ssize_t read_log(int directory, int stream, int64_t *offset, char *buffer, size_
 {
     char name[32];
     uint64_t wanted = (uint64_t)*offset;
-    if (*offset < 0) {
+    if (*offset < 0) { /* counts from the end of the stream */
         uint64_t end = find_files(directory, stream, 0).end, back = 0 - wanted;
         wanted = end > back ? end - back : 0;
     }
     struct span span = find_files(directory, stream, wanted);
+    /* the offset may be behind the end of `before`, or its file dropped by now: then read from the next one */
     uint64_t files[2] = {span.before, span.after};
     ssize_t found = 0;
     for (int i = 0; i < 2 && found <= 0; i++) {

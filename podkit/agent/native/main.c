@@ -1,3 +1,4 @@
+/* The agent's entry point: chooses the role of this process. See agent.h for the roles. */
 #include "agent.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@ int64_t parse_lifetime(const char *text)
     long long seconds = strtoll(text, &end, 10);
     if (*text == '\0' || *end != '\0' || seconds < 0)
         return -1;
-    return seconds > INT64_MAX / 2000 ? 0 : seconds * 1000;
+    return seconds > INT64_MAX / 2000 ? 0 : seconds * 1000; /* too large for the clock: no end */
 }
 
 int run_built_in(const struct request *request)
@@ -37,7 +38,7 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "sleep") == 0)
         return sleep_main(argv[2]);
     if ((argc == 3 || argc == 4) && strcmp(argv[1], "channel") == 0)
-        return channel_main(argv[2], getppid() == 0, argv[3]);
+        return channel_main(argv[2], getppid() == 0, argv[3]); /* parent 0: an exec in a container */
     static const char usage[] = "usage: agent sleep SECONDS|infinity | agent channel SECONDS [USER]\n";
     (void)!write(2, usage, sizeof usage - 1);
     return 64;

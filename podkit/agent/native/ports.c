@@ -1,4 +1,4 @@
-/* Which TCP ports processes listen on: the sockets that /proc/PID/fd names, found again among those that listen. */
+/* The TCP ports that processes listen on: sockets in /proc/PID/fd, matched by inode with all listeners. */
 #include "background.h"
 
 #include <arpa/inet.h>
@@ -20,16 +20,16 @@
 
 #define LISTENERS_MAX 1024
 #define SOCKETS_MAX 4096 /* of one process */
-#define LOOK_MS 500
-#define OWNER_MS 500 /* how long a process that looks as another user may take */
-#define LISTENING "0A"
+#define LOOK_MS 500  /* for all processes of one call */
+#define OWNER_MS 500 /* for look_as_owner() to look at one process */
+#define LISTENING "0A" /* TCP_LISTEN, as /proc/net/tcp shows it */
 
 static struct listener {
     unsigned long long inode;
     uint16_t port;
 } listeners[LISTENERS_MAX];
 static size_t listener_count;
-static int too_many; /* listeners, so that some are not known */
+static int too_many; /* there are more listeners than fit, so no answer would be complete */
 
 static void note_listener(unsigned long long inode, uint16_t port)
 {
@@ -39,7 +39,7 @@ static void note_listener(unsigned long long inode, uint16_t port)
         too_many = 1;
 }
 
-/* Whether there is no time left to look at processes, of all that one call asks about. */
+/* Return whether the time for this call is over. It begins with the first question. */
 static int is_late(void)
 {
     static int64_t end;
@@ -48,7 +48,7 @@ static int is_late(void)
     return now_ms() > end;
 }
 
-/* Ask the kernel for the sockets of a family that listen; whether it has answered. */
+/* Ask the kernel over netlink for the listening sockets of a family. Return whether it has answered in full. */
 static int ask_for_listeners(uint8_t family)
 {
     static char answer[32 << 10];
@@ -77,7 +77,8 @@ static int ask_for_listeners(uint8_t family)
     return done;
 }
 
-/* Lines such as "0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 12345 ...". */
+/* Read the listening sockets from /proc/net/tcp or tcp6. A line:
+ * "0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 12345 ...". */
 static void read_listeners(const char *path)
 {
     char line[512], *rest;
@@ -95,7 +96,7 @@ static void read_listeners(const char *path)
         fclose(file);
 }
 
-/* A kernel without the better way has files, which it needs milliseconds to write. */
+/* Find all listeners of the container, once. The files are a fallback: the kernel takes milliseconds to write them. */
 static void find_listeners(void)
 {
     static int found;
@@ -108,6 +109,7 @@ static void find_listeners(void)
         read_listeners("/proc/net/tcp6");
 }
 
+/* Insert a port into the sorted list, unless it is there or the list is full. Return the new count. */
 static size_t add(uint16_t *ports, size_t count, size_t room, uint16_t port)
 {
     size_t at = 0;
@@ -120,7 +122,8 @@ static size_t add(uint16_t *ports, size_t count, size_t room, uint16_t port)
     return count + 1;
 }
 
-/* Collect the sockets of one process; -1 where it may not be looked at. One that has ended has none. */
+/* Collect the inodes of one process's sockets. Return how many: 0 if it has ended, -1 if not all of them can be
+ * read. */
 static int look_at(pid_t pid, unsigned long long *inodes, size_t room)
 {
     char path[32], link[64];
@@ -141,7 +144,8 @@ static int look_at(pid_t pid, unsigned long long *inodes, size_t room)
     return may ? (int)count : -1;
 }
 
-/* The same as the user of that process: root without CAP_SYS_PTRACE may look only at its own. */
+/* Do the same in a child that becomes the process's user: without CAP_SYS_PTRACE, even root may only look at
+ * processes of its own user. */
 static int look_as_owner(pid_t pid, const struct stat *owner, unsigned long long *inodes, size_t room)
 {
     struct user user = {.uid = owner->st_uid, .gid = owner->st_gid};
@@ -160,7 +164,7 @@ static int look_as_owner(pid_t pid, const struct stat *owner, unsigned long long
     size_t size = 0;
     for (ssize_t got = 1; got > 0; size += got > 0 ? (size_t)got : 0) {
         if (child > 0 && poll(&answer, 1, OWNER_MS) == 0)
-            kill(child, SIGKILL); /* another process of that user has stopped it */
+            kill(child, SIGKILL); /* another process of that user may have stopped it */
         got = read(ends[0], (char *)inodes + size, room * sizeof *inodes - size);
     }
     close(ends[0]);
@@ -175,7 +179,7 @@ int find_ports(const pid_t *pids, size_t count, uint16_t *ports, size_t room)
     size_t found = 0;
     if (count > 0)
         find_listeners();
-    for (size_t i = 0; i < count && listener_count > 0; i++) { /* mostly nobody listens at all */
+    for (size_t i = 0; i < count && listener_count > 0; i++) { /* in most containers, nobody listens at all */
         char path[32];
         struct stat owner;
         snprintf(path, sizeof path, "/proc/%d/fd", (int)pids[i]);

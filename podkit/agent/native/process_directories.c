@@ -1,4 +1,4 @@
-/* Where background processes have their directories: the first place that one can be made in. */
+/* The directories of background processes. Each is in the first of three places where it can be created. */
 #include "background.h"
 
 #include <dirent.h>
@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define ROOM_MS 200
-#define KEPT 128 /* how many that have ended are remembered before the oldest of them is forgotten */
+#define KEPT 128 /* ended processes that are remembered; then the oldest is forgotten */
 
 static const char *const places[PLACES] = {
     "/run/podkit-processes", "/tmp/.podkit-processes", "/dev/shm/.podkit-processes",
@@ -27,9 +27,10 @@ int open_place(size_t index, int make)
     if (make && mkdir(path, 0700) != 0 && errno != EEXIST)
         return -1;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    /* another user may have created this path in /tmp: use it only if nobody else can write there */
     if (fd >= 0 && (fstat(fd, &about) != 0 || about.st_uid != geteuid() || about.st_mode & 077)) {
         close(fd);
-        errno = EPERM; /* it is somebody else's */
+        errno = EPERM;
         return -1;
     }
     return fd;
@@ -82,7 +83,8 @@ int forget(int place, const char *name)
     closedir(files);
     if (unlinkat(place, name, AT_REMOVEDIR) == 0)
         return 0;
-    /* somebody has made a directory in it: under a name that is no id it is never the oldest again */
+    /* Another process has created a directory in it. Rename it to something that is no id, or make_room() would
+     * choose it as the oldest again and again. */
     snprintf(aside, sizeof aside, "-%s", name);
     return renameat(place, name, place, aside);
 }
@@ -92,7 +94,7 @@ static int is_before(const struct timespec *one, const struct timespec *other)
     return one->tv_sec < other->tv_sec || (one->tv_sec == other->tv_sec && one->tv_nsec < other->tv_nsec);
 }
 
-/* Find the process that has ended first, where KEPT or more that have ended are remembered. */
+/* Find the process that ended first; "" if fewer than KEPT ended ones are remembered. */
 static void find_oldest(int place, char oldest[ID_SIZE + 1])
 {
     struct stat about, best = {0};
@@ -108,7 +110,7 @@ static void find_oldest(int place, char oldest[ID_SIZE + 1])
         int directory = open_in(place, entry->d_name);
         if (directory < 0)
             continue;
-        /* a keeper changes its directory when it ends */
+        /* the directory's mtime is the time of the end: the keeper removes its socket then */
         if (!is_kept(directory) && fstat(directory, &about) == 0) {
             ended++;
             if (!*oldest || is_before(&about.st_mtim, &best.st_mtim)) {
@@ -127,12 +129,13 @@ static void find_oldest(int place, char oldest[ID_SIZE + 1])
 void make_room(int place)
 {
     char oldest[ID_SIZE + 1];
-    int64_t end = now_ms() + ROOM_MS; /* somebody may have made thousands */
+    int64_t end = now_ms() + ROOM_MS; /* another process may have created thousands */
     do
         find_oldest(place, oldest);
     while (*oldest && forget(place, oldest) == 0 && now_ms() < end);
 }
 
+/* Create a file with this content. Return its descriptor, or -1. */
 static int write_file(int directory, const char *name, const void *data, size_t size)
 {
     int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -143,7 +146,8 @@ static int write_file(int directory, const char *name, const void *data, size_t 
     return fd;
 }
 
-/* A pipe, and no FIFO with a name: who opens /dev/stdin of that anew waits for ever once nobody has it open to write. */
+/* Create the pipe of the process's input. Not a FIFO with a name: once nobody has that open for writing, a process that
+ * opens its /dev/stdin would block for ever. */
 static int make_input(int ends[2])
 {
     return pipe2(ends, O_CLOEXEC) == 0 && fcntl(ends[1], F_SETFL, O_NONBLOCK) == 0 ? 0 : -1;
@@ -163,7 +167,8 @@ static int make_control(int directory)
 int make_state(int place, const char *id, const char *note, int with_input, const struct record *record,
                struct keeper *own)
 {
-    char unfinished[ID_SIZE + 2]; /* no id: nobody sees it before it is whole, and its record locked */
+    /* A name that is no id until it is complete: others must not see it before its record is locked. */
+    char unfinished[ID_SIZE + 2];
     snprintf(unfinished, sizeof unfinished, "+%s", id);
     *own = (struct keeper){.id = id, .directory = -1, .record = -1, .control = -1, .input = {-1, -1}, .report = -1};
     if (mkdirat(place, unfinished, 0700) != 0)

@@ -11,9 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FEW 16
+#define FEW 16 /* processes in a tree that is walked from child to child */
 
-/* The 18th field from the state on. */
+/* Return the number of threads, field 20 of /proc/PID/stat. `fields` begins at the state, field 3. */
 static int thread_count(const char *fields)
 {
     for (int i = 0; i < 17; i++) {
@@ -37,7 +37,7 @@ int read_process(pid_t pid, struct process *process)
     if (size <= 0)
         return -1;
     text[size] = '\0';
-    char *begin = strchr(text, '('), *end = strrchr(text, ')'); /* the name may hold anything */
+    char *begin = strchr(text, '('), *end = strrchr(text, ')'); /* the last one: the name may hold parentheses */
     if (!begin || !end || end < begin || end[1] != ' ')
         return -1;
     *end = '\0';
@@ -47,7 +47,7 @@ int read_process(pid_t pid, struct process *process)
     process->session = (pid_t)strtol(at, &at, 10);
     strncpy(process->name, begin + 1, sizeof process->name - 1);
     if (process->state == 'Z' && thread_count(end + 2) > 1)
-        process->state = 'S'; /* its first thread has ended, others live */
+        process->state = 'S'; /* only its first thread has ended */
     return 0;
 }
 
@@ -56,7 +56,7 @@ static int by_pid(const void *a, const void *b)
     return ((const struct process *)a)->pid - ((const struct process *)b)->pid;
 }
 
-/* Read one process into the next row. Whether there is memory for it: a process that has gone needs none. */
+/* Add a row for a process, unless the process is gone. Return 0 if there is no memory. */
 static int add_row(struct table *table, pid_t pid)
 {
     if (table->count == table->room) {
@@ -78,7 +78,8 @@ static void clear(struct table *table)
     table->ancestor = 0;
 }
 
-/* Call `take` for each number that is the name of an entry; 0, or -1 where it fails or the directory cannot be read. */
+/* Call `take` for each entry of a directory that is named by a number. Return 0; -1 if the directory or a call
+ * fails. */
 static int each_number(const char *path, int (*take)(void *context, pid_t number), void *context)
 {
     DIR *directory = opendir(path);
@@ -108,9 +109,10 @@ int scan(struct table *table)
 
 struct look {
     struct table *table;
-    pid_t pid; /* of the process whose threads are looked at */
+    pid_t pid; /* the process that the threads belong to */
 };
 
+/* Add the children of one thread to the table. The file holds their pids, separated by spaces. */
 static int take_children_of_thread(void *context, pid_t thread)
 {
     struct look *look = context;
@@ -118,7 +120,8 @@ static int take_children_of_thread(void *context, pid_t thread)
     snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)look->pid, (int)thread);
     int fd = open(path, O_RDONLY | O_CLOEXEC), result = 0;
     if (fd < 0)
-        return errno == ENOENT && look->pid != getpid() ? 0 : -1; /* the thread has ended; or the kernel has no such file */
+        /* ENOENT: the thread has ended; but this process's own thread runs, so there the kernel has no such file */
+        return errno == ENOENT && look->pid != getpid() ? 0 : -1;
     pid_t child = 0;
     for (ssize_t size; result == 0 && (size = read(fd, text, sizeof text)) > 0;)
         for (ssize_t i = 0; result == 0 && i < size; i++) {
@@ -133,8 +136,9 @@ static int take_children_of_thread(void *context, pid_t thread)
     return result;
 }
 
-/* As `scan`, with the descendants of this process alone, and without a look at any other; -1 where there are more than a
- * few. Of processes that come and go meanwhile the kernel may leave some out. */
+/* Read the descendants of this process as scan() does, but without reading all processes of the container. Return
+ * -1 if there are more than a few, or the kernel cannot list children. The list may lack some if children start or
+ * end during the call, so only scan() proves that none is left. */
 static int scan_few_descendants(struct table *table)
 {
     char path[32];
@@ -165,7 +169,8 @@ int is_descendant(struct table *table, struct process *process, pid_t ancestor)
         for (size_t i = 0; i < table->count; i++)
             table->rows[i].kinship = 0;
     table->ancestor = ancestor;
-    /* walk up until something is known, then write it on all that was passed */
+    /* Walk up to a process whose kinship is known, then store the result in every row on the way. So all rows together
+     * take linear time. The limit on steps guards against a cycle, in rows that were read while parents changed. */
     char kinship = 2;
     struct process *at = process;
     for (size_t steps = 0; at && steps <= table->count; steps++) {
@@ -206,15 +211,18 @@ static void add(struct pids *pids, pid_t pid)
         size_t room = pids->room ? pids->room * 2 : 64;
         pid_t *list = realloc(pids->list, room * sizeof *list);
         if (!list)
-            return; /* stopped once more, the next time */
+            return; /* no memory: the next look finds it again and stops it once more */
         pids->list = list;
         pids->room = room;
     }
     pids->list[pids->count++] = pid;
 }
 
-/* Stop descendants until a look finds none that is new: whoever has a stop pending cannot fork any more. Nothing is
- * reaped meanwhile, so that in a fork storm even the dead hold their places under the limit of processes. */
+/* Stop all descendants: send SIGSTOP until a look finds no new one, or until `end`.
+ *
+ * Killing them one by one loses the race with a fork bomb. A process with a pending SIGSTOP cannot fork any more,
+ * so each look finds fewer new ones. Nothing is reaped until then: zombies count against the limit of processes,
+ * which leaves a fork bomb less room. */
 static void freeze(struct table *table, struct pids *stopped, int (*look)(struct table *), int64_t end)
 {
     pid_t self = getpid();
@@ -241,10 +249,10 @@ int kill_descendants(int milliseconds, int (*reap)(void))
     struct pids stopped = {0};
     pid_t self = getpid();
     int left;
-    /* two rounds at least: on a busy machine all the time may have passed before anything was killed */
+    /* at least two rounds: on a busy machine, the time may be over before the first one has killed anything */
     for (int round = 0; (left = reap()) && (round < 2 || now_ms() < end); round++) {
         stopped.count = 0;
-        /* first what costs no look at every process of the container: a thousand commands may end at once */
+        /* try the cheap look first: if a thousand commands end at once, reading all of /proc for each takes too long */
         freeze(&table, &stopped, round == 0 ? scan_few_descendants : scan, end);
         for (size_t i = 0; i < table.count; i++)
             if (table.rows[i].state != 'Z' && is_descendant(&table, &table.rows[i], self))
@@ -253,7 +261,7 @@ int kill_descendants(int milliseconds, int (*reap)(void))
         sigemptyset(&child);
         sigaddset(&child, SIGCHLD);
         struct timespec pause = {.tv_nsec = 20000000};
-        int64_t round_end = now_ms() + 100;
+        int64_t round_end = now_ms() + 100; /* then send the signals again, to those that were missed */
         while ((left = reap()) && now_ms() < round_end)
             sigtimedwait(&child, NULL, &pause);
         if (!left)
@@ -286,14 +294,14 @@ size_t find_named(const char *name, pid_t *found, size_t room)
     return count;
 }
 
-/* Only what the engine has put here has no parent. Of the children of the first process its channel alone is in its
- * session: a command begins one of its own, and cannot come back. */
+/* Only the engine can start a process without a parent in here. Of the first process's children, only its own channel
+ * is in its session: a command starts a session, and a process cannot join another one. */
 int is_channel(const struct process *process)
 {
     return process->pid != 1 && (process->parent == 0 || (process->parent == 1 && process->session == 1));
 }
 
-/* A supervisor stays in its channel's session; what a command starts can neither stay nor come back. */
+/* Return whether this is a supervisor. It stays in its channel's session; a command has left that and cannot return. */
 static int is_supervisor(const struct table *table, const struct process *process)
 {
     struct process *parent = find_process(table, process->parent);
@@ -301,7 +309,7 @@ static int is_supervisor(const struct table *table, const struct process *proces
            process->session == parent->session;
 }
 
-/* Anybody may take the name, but only a part of the agent has no mark. */
+/* Return whether this is a keeper. Any process can take the name, but only parts of the agent have no mark. */
 static int has_name_of_keeper(const struct process *process)
 {
     return strncmp(process->name, KEEPER_NAME, sizeof KEEPER_NAME - 1) == 0 && is_unmarked(process->pid);
@@ -324,7 +332,7 @@ int is_keeper(pid_t pid)
     return pid > 1 && read_process(pid, &process) == 0 && has_name_of_keeper(&process);
 }
 
-/* Whether a process lives that has this one as ancestor. What is dead and cannot be reaped does not count. */
+/* Return whether a descendant of a process is alive. Zombies do not count. */
 static int has_living(struct table *table, pid_t ancestor)
 {
     for (size_t i = 0; i < table->count; i++)
@@ -341,7 +349,8 @@ int has_living_descendants(void)
     return found;
 }
 
-/* A keeper that has nothing left is about to end: so it is, once one that somebody has stopped goes on. */
+/* Return whether this is a keeper of something that lives. A keeper of nothing is about to end; SIGCONT makes sure
+ * that it can, if another process has stopped it. */
 static int keeps(struct table *table, const struct process *process)
 {
     if (strchr("ZXx", process->state) || !has_name_of_keeper(process))
@@ -380,7 +389,7 @@ int is_anything_kept(void)
 {
     struct table table = {0};
     int found = 0;
-    poke_keepers(); /* one whose directory was taken away ends what it keeps */
+    poke_keepers(); /* a keeper that cannot be reached any more then ends what it keeps */
     if (scan(&table) == 0)
         for (size_t i = 0; i < table.count && !found; i++)
             found = keeps(&table, &table.rows[i]);

@@ -10,6 +10,7 @@ void (*give_up)(void);
 static char out[2 * PIECE_MAX], in[2 * PIECE_MAX];
 static size_t out_end, in_begin, in_end;
 
+/* Clean up and exit with failure. */
 static _Noreturn void stop(void)
 {
     if (give_up)
@@ -24,7 +25,7 @@ void flush_records(void)
         if (size < 0 && errno == EINTR)
             continue;
         if (size < 0)
-            stop(); /* nobody reads it */
+            stop(); /* nobody reads the answer */
         at += (size_t)size;
     }
     out_end = 0;
@@ -66,6 +67,7 @@ void refuse_over(enum refusal limit, uint64_t found)
     send_refusal((int32_t)limit, found);
 }
 
+/* Read once more into the buffer, after moving the unread rest to its beginning. */
 static void read_more(void)
 {
     memmove(in, in + in_begin, in_end - in_begin);
@@ -76,7 +78,7 @@ static void read_more(void)
         size = read(0, in + in_end, sizeof in - in_end);
     while (size < 0 && errno == EINTR);
     if (size <= 0)
-        refuse(CUT_SHORT); /* what is not complete must not appear */
+        refuse(CUT_SHORT); /* the host is gone or has given up: an incomplete file must not appear */
     in_end += (size_t)size;
 }
 

@@ -1,5 +1,6 @@
-/* What a seccomp profile, or a kernel that is another one inside, keeps from this agent. It is found out before the host
- * hears of a channel: the host then takes another way, where a channel that half works would leave commands running. */
+/* Finds system calls that the agent is not allowed to make, because of a seccomp profile or a sandbox with another
+ * kernel. A channel checks this before HELLO, so that the host can work without it: a channel that works only in
+ * part would leave commands running. */
 #include "agent.h"
 
 #include <errno.h>
@@ -12,13 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The error where a call was refused whatever it was given; 0 otherwise. */
+/* Return the error if the call itself is forbidden; 0 if it succeeded or failed for its arguments. */
 static int refusal(long result)
 {
     return result < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS) ? errno : 0;
 }
 
-/* None of these calls can succeed at anything: what they are given is wrong, so that another error is the good answer. */
+/* Each call's arguments make it harmless, and most are invalid: any error other than a refusal is fine. */
 const char *find_forbidden(void)
 {
     char byte;

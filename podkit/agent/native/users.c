@@ -1,4 +1,5 @@
-/* Users and groups, from the container's /etc/passwd and /etc/group: hostile files, read with bounds. */
+/* Users and groups, from the container's /etc/passwd and /etc/group. Both files are hostile input: reads are bounded,
+ * and what cannot be parsed is skipped. */
 #include "agent.h"
 
 #include <fcntl.h>
@@ -9,9 +10,11 @@
 
 #define FILE_MAX (256 << 10)
 
+/* Read the first FILE_MAX bytes of a regular file. Return NULL on failure; the caller frees the text. */
 static char *read_whole(const char *path)
 {
     struct stat about;
+    /* O_NONBLOCK: it may be a FIFO, which would block open() */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return NULL;
@@ -27,7 +30,7 @@ static char *read_whole(const char *path)
     return text;
 }
 
-/* Cut the next line into its fields, which are changed in place; missing ones are empty. 0 at the end. */
+/* Split the next line into fields, in place; missing ones are empty. Return 0 at the end of the text. */
 static int next_line(char **text, char *fields[], size_t count)
 {
     static char none[] = "";
@@ -45,6 +48,7 @@ static int next_line(char **text, char *fields[], size_t count)
     return 1;
 }
 
+/* Parse a decimal user or group id. Return 0, or -1 if the text is not one. */
 static int parse_id(const char *text, uint32_t *id)
 {
     char *end;
@@ -55,6 +59,7 @@ static int parse_id(const char *text, uint32_t *id)
     return 0;
 }
 
+/* Return whether a comma-separated list holds the name. */
 static int is_listed(const char *list, const char *name)
 {
     size_t size = strlen(name);
@@ -74,7 +79,7 @@ int find_user(const char *text, struct user *found)
     if (group)
         *group++ = '\0';
     strcpy(name, copy);
-    strcpy(found->home, "/");
+    strcpy(found->home, "/"); /* home and group of an id that /etc/passwd does not know */
     found->gid = 0;
     found->group_count = 0;
     int by_number = parse_id(copy, &found->uid) == 0, known = 0, group_known = 0;
@@ -96,7 +101,7 @@ int find_user(const char *text, struct user *found)
         group_known = parse_id(group, &found->gid) == 0;
         for (line = groups; line && !group_known && next_line(&line, fields, 4);)
             group_known = strcmp(fields[0], group) == 0 && parse_id(fields[2], &found->gid) == 0;
-    } else {
+    } else { /* supplementary groups, unless a group was named */
         for (line = groups; line && known && found->group_count < 64 && next_line(&line, fields, 4);)
             if (is_listed(fields[3], name) && parse_id(fields[2], &id) == 0)
                 found->groups[found->group_count++] = id;

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from pydantic import field_validator as validates
 
 from podkit._models.base import Model, PathText
-from podkit._models.status import ContainerStatus as ContainerStatus
+from podkit._models.container_status import ContainerStatus as ContainerStatus
 from podkit.errors import InvalidInput
 from podkit.utils import _checks
 from podkit.utils.paths import DEFAULT_WORKING_DIR

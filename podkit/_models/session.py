@@ -12,7 +12,7 @@ from pydantic import field_validator as validates
 
 from podkit._models.base import Model
 from podkit._models.config import ContainerConfig
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.errors import InvalidInput
 from podkit.utils._clock import utc_now
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from podkit.agent.channel import Channel, ChannelBroken, ParentsChannel
 from podkit.agent.channel_call import WINDOW_BYTES
+from podkit.agent.channel_recovery import Recovery
 from podkit.agent.command_output import Outcome, OutputBuffer
 from podkit.agent.command_request import CommandRequest, Place
 from podkit.agent.protocol import EndFlag, StartFlag
-from podkit.agent.recovery import Recovery
 from podkit.agent.silence import PING_SECONDS, SILENT_SECONDS, Silence, SilenceWatch
 from podkit.agent.start_failure import settle_not_started
 from podkit.backends.base import Stream

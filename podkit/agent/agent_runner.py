@@ -5,11 +5,11 @@ from __future__ import annotations
 from podkit.agent.agent_command import AgentCommand
 from podkit.agent.channel import ChannelBroken
 from podkit.agent.channel_pool import ChannelPool, Link
+from podkit.agent.channel_recovery import ChannelRecovery
 from podkit.agent.command_output import Outcome
 from podkit.agent.command_request import CommandRequest, Place
 from podkit.agent.communicate import communicate
 from podkit.agent.engine_runner import EngineRunner
-from podkit.agent.recovery import ChannelRecovery
 from podkit.agent.runner import Restarts, latest, needs_agent
 from podkit.backends.base import Backend, Deadline
 from podkit.errors import ContainerNotFound, ContainerNotRunning

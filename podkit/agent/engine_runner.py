@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.agent.command_output import Outcome, OutputBuffer
 from podkit.agent.command_request import CommandRequest
 from podkit.agent.runner import GRACE_SECONDS, Restarts, ended, latest, needs_agent, running
@@ -32,7 +32,7 @@ from podkit.errors import (
 )
 from podkit.utils._deadline import wait_until
 from podkit.utils._fork import renew_after_fork
-from podkit.utils._usage import UsageCount
+from podkit.utils._usage_count import UsageCount
 
 _QUIET_SECONDS = 0.05  # how long a stream may be silent before the engine is asked whether the command has ended
 _QUIET_LONGEST_SECONDS = 0.5

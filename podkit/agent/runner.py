@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.agent.command_output import Outcome
 from podkit.agent.command_request import CommandRequest
 from podkit.backends.base import Backend, Deadline, WorkloadInfo

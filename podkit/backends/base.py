@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypedDict
 
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.utils._deadline import Deadline
 
 __all__ = [

@@ -10,22 +10,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from podkit._models import lazy as models
+from podkit._models.container_status import ContainerStatus
 from podkit._models.identity import Identity
 from podkit._models.labels import Label
-from podkit._models.status import ContainerStatus
 from podkit.agent.agent_runner import AgentRunner
 from podkit.agent.files import ContainerFiles
 from podkit.agent.processes import ContainerProcesses
 from podkit.agent.runner import Runner
 from podkit.backends.base import Backend, Deadline
 from podkit.core import _creation
+from podkit.core._container_record import ContainerRecord
 from podkit.core._containers import Containers
 from podkit.core._mounts import checked_mounts
 from podkit.core._own_container import parent_networks, parent_workload
-from podkit.core._record import ContainerRecord
 from podkit.core._requested_config import Request
 from podkit.core._restarts import RESTART_SECONDS, Restarts
-from podkit.core._startup import wait_until_up
+from podkit.core._startup_verification import wait_until_up
 from podkit.core._workspace import Workspaces, open_to_every_user
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.core.isolation import Isolation

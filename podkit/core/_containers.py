@@ -11,9 +11,9 @@ from podkit._models.identity import Identity
 from podkit.agent import agent_program
 from podkit.agent.runner import Runner
 from podkit.backends.base import Backend, Deadline, SharedFiles, WorkloadInfo
+from podkit.core._container_record import ContainerRecord, labels_of, read_record
 from podkit.core._creation import get_or_create
 from podkit.core._mounts import mount_spec
-from podkit.core._record import ContainerRecord, labels_of, read_record
 from podkit.core._workload_spec import workload_spec
 from podkit.errors import NotSupported
 from podkit.utils._fork import renew_after_fork

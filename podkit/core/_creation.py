@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from podkit._models.container_status import ContainerStatus
 from podkit._models.identity import Identity
 from podkit._models.labels import Label
-from podkit._models.status import ContainerStatus
 from podkit.backends.base import Backend, Deadline, WorkloadInfo, WorkloadSpec
 from podkit.core._requested_config import Request
 from podkit.errors import (

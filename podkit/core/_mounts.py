@@ -13,7 +13,7 @@ from podkit.utils._checks import check_absolute_path, shown
 from podkit.utils.paths import DEFAULT_WORKING_DIR
 
 if TYPE_CHECKING:
-    from podkit.core._record import ContainerRecord
+    from podkit.core._container_record import ContainerRecord
     from podkit.core.models import Mount
 
 _OPTIONS: dict[str, dict[str, type]] = {

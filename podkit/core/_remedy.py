@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.backends.base import WorkloadInfo
 
 KILLED = 128 + 9

@@ -10,19 +10,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from podkit._models import lazy as models
+from podkit._models.container_status import ContainerStatus
 from podkit._models.identity import Identity
-from podkit._models.status import ContainerStatus
 from podkit.agent.runner import paused
+from podkit.core._container_record import ContainerRecord
 from podkit.core._creation import WITHOUT_CONFIG, another_configuration, conflict
-from podkit.core._record import ContainerRecord
 from podkit.core._remedy import Remedy, ended_by_itself, reason, remedy_for
 from podkit.core._requested_config import Request
-from podkit.core._startup import failed_to_start
+from podkit.core._startup_verification import failed_to_start
 from podkit.core.manager import BaseContainerManager
 from podkit.errors import ContainerNotFound, ContainerNotRunning, PodkitError, SessionConflict, SessionNotFound
 from podkit.utils._clock import utc_now
 from podkit.utils._deadline import NEVER, Deadline, held
-from podkit.utils._usage import UsageCount
+from podkit.utils._usage_count import UsageCount
 
 if TYPE_CHECKING:
     from podkit.core.models import ContainerConfig, Session

@@ -8,9 +8,9 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from podkit.agent.files import ContainerFiles
 from podkit.backends.base import Backend, Deadline
+from podkit.core._container_record import ContainerRecord
 from podkit.core._mounts import directories_to_open
 from podkit.core._own_container import parent_workload, seen_by_engine
-from podkit.core._record import ContainerRecord
 from podkit.errors import CommandError, ContainerError, FileError
 from podkit.utils.paths import DEFAULT_WORKING_DIR, WORKSPACES
 

@@ -19,8 +19,8 @@ from podkit.agent.processes import ContainerProcesses
 from podkit.agent.runner import latest
 from podkit.backends.base import Backend, Deadline
 from podkit.core._container_lifecycle import ContainerLifecycle
+from podkit.core._container_record import ContainerRecord
 from podkit.core._mounts import mount_to_dict
-from podkit.core._record import ContainerRecord
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler
 from podkit.errors import PathNotMapped

@@ -6,8 +6,8 @@ A value that a model refuses raises `podkit.errors.InvalidInput`, never pydantic
 """
 
 from podkit._models.config import ContainerConfig, Mount, StartupVerificationConfig
+from podkit._models.container_status import ContainerStatus
 from podkit._models.result import ProcessResult
 from podkit._models.session import Session
-from podkit._models.status import ContainerStatus
 
 __all__ = ["ContainerConfig", "ContainerStatus", "Mount", "ProcessResult", "Session", "StartupVerificationConfig"]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeVar
 
 from podkit._models import lazy as models
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.agent.command_output import TextCallback
 from podkit.agent.command_request import CommandRequest
 from podkit.agent.runner import latest
@@ -17,6 +17,7 @@ from podkit.backends.base import Deadline
 from podkit.core._file_info import as_text
 from podkit.core._health_protocols import HealthMonitor
 from podkit.core._session_entry import SessionEntry
+from podkit.core._session_expiry import close_expired
 from podkit.core._session_table import SessionTable
 from podkit.core.command import Command, unless_interrupted
 from podkit.core.events import PodkitEventHandler, notify
@@ -24,8 +25,7 @@ from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager
 from podkit.errors import FileError, InvalidInput, PodkitError, SessionConflict, SessionNotFound
 from podkit.utils._checks import CommandLike, StrPath, check_content
-from podkit.utils._clock import utc_now
-from podkit.utils._deadline import NEVER, tried
+from podkit.utils._deadline import NEVER
 from podkit.utils.paths import resolve_container_path, resolve_file_path
 
 if TYPE_CHECKING:
@@ -353,25 +353,12 @@ class BaseSessionManager:
         A session with a running command or background process is not idle, whichever podkit has started it. One that
         cannot be closed is logged and tried again the next time.
         """
-        closed = []
-        for entry in self._table.entries():
-            with tried(entry.lock) as locked:
-                session = entry.session
-                if not locked or session is None:  # it is being made, recovered or closed: so it is not idle
-                    continue
-                try:
-                    # the engine is asked only about sessions whose clock has run out
-                    if session.is_expired() or entry.was_busy:
-                        entry.was_busy = entry.is_busy()
-                    if entry.was_busy:
-                        session.last_active_at = utc_now()
-                    elif session.is_expired():
-                        notify(self.event_handler.on_session_expired, session)
-                        self.close_session(entry.user_id, entry.session_id)
-                        closed.append(session)
-                except PodkitError as exc:  # the others expire all the same
-                    _logger.warning("session %r could not be closed: %s", entry.session_id, exc)
-        return closed
+
+        def close(session: Session) -> None:
+            notify(self.event_handler.on_session_expired, session)
+            self.close_session(session.user_id, session.session_id)
+
+        return close_expired(self._table.entries(), close)
 
     def cleanup_all(self) -> None:
         """Stop the health monitor and close every session. Twice is harmless.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from podkit._models.container_status import ContainerStatus
 from podkit._models.identity import Identity, Owner
 from podkit._models.labels import Label
-from podkit._models.status import ContainerStatus
 from podkit.backends.base import Backend, WorkloadInfo
 from podkit.core.events import PodkitEventHandler, notify
 from podkit.errors import ContainerNotFound, InvalidInput, PodkitError

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.backends.base import Backend, Chunk, ExecSpec, ExecStream, NotStarted, SharedFiles, Stream, WorkloadSpec
 from podkit.core._capabilities import STANDARD_CAPABILITIES
 from podkit.errors import PodkitError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.backends.base import Backend, ExecSpec, MountSpec, SharedFiles, WorkloadSpec
 from podkit.errors import (
     ContainerError,

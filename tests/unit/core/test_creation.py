@@ -9,10 +9,10 @@ import pytest
 
 from podkit._models.identity import Identity
 from podkit._models.labels import Label
+from podkit.core._container_record import config_to_label, read_record
 from podkit.core._creation import find, get_or_create
-from podkit.core._record import config_to_label, read_record
 from podkit.core._requested_config import Request
-from podkit.core._startup import wait_until_up
+from podkit.core._startup_verification import wait_until_up
 from podkit.core.models import ContainerConfig, ContainerStatus, StartupVerificationConfig
 from podkit.errors import (
     ContainerFailedToStart,

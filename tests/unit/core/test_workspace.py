@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from podkit.core._record import ContainerRecord
+from podkit.core._container_record import ContainerRecord
 from podkit.core._requested_config import Request
 from podkit.core._workspace import Workspaces
 from podkit.core.models import ContainerConfig

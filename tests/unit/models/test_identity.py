@@ -16,7 +16,7 @@ import pytest
 
 from podkit._models.identity import Identity, Owner, this_owner
 from podkit._models.labels import Label
-from podkit.core._record import config_from_label, config_to_label
+from podkit.core._container_record import config_from_label, config_to_label
 from podkit.core.models import ContainerConfig, Mount
 from podkit.errors import InvalidInput
 from podkit.utils._naming import workspace_component

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.backends.base import Backend, Deadline, WorkloadInfo
 from podkit.errors import ContainerFailedToStart, PodkitError
 from podkit.utils._checks import cut

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podkit.utils._usage import UsageCount
+from podkit.utils._usage_count import UsageCount
 from tests.support.interrupts import interrupt
 
 

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
-from podkit._models.status import ContainerStatus
+from podkit._models.container_status import ContainerStatus
 from podkit.agent.channel import ChannelBroken
 from podkit.agent.channel_pool import Link
 from podkit.agent.command_output import Outcome

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from podkit.backends._docker_calls import MISSING
-from podkit.backends._http import Refused
-from podkit.backends.base import NotStarted
+from podkit.backends._docker_calls import CONFLICT, MISSING, exists
+from podkit.backends._http import Refused, Requests
+from podkit.backends.base import NotStarted, WorkloadSpec
 from podkit.errors import (
     ContainerFailedToStart,
     ContainerNotFound,
@@ -16,16 +16,20 @@ from podkit.errors import (
     EngineError,
     EngineTimeout,
     EngineUnavailable,
+    ImageNotFound,
     InvalidInput,
     MountSourceNotFound,
+    NameTaken,
     NetworkNotFound,
     PodkitError,
     PortUnavailable,
 )
 
+_BAD = 400
+
 # The engine reports these only as text, with a status that means anything: so the text is read, here and nowhere else.
-SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
-NO_DIRECTORY = re.compile(r"Cannot mkdir: .+ is not a directory")
+_SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
+_NO_DIRECTORY = re.compile(r"Cannot mkdir: .+ is not a directory")
 NETWORK_MISSING = re.compile(r"network \S+ not found")
 _USER_MISSING = re.compile(r"unable to find (?:user|group)")
 _PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
@@ -33,7 +37,7 @@ _START_REFUSALS: list[tuple[re.Pattern[str], type[PodkitError], str]] = [
     (_PORT_TAKEN, PortUnavailable, "choose another port, or stop its user"),
     (NETWORK_MISSING, NetworkNotFound, "make it again"),
     (
-        SOURCE_MISSING,
+        _SOURCE_MISSING,
         MountSourceNotFound,
         "make it there, on the Docker host, or close the session and open it with other mounts",
     ),
@@ -81,6 +85,29 @@ def image_missing(image: str, text: str) -> str:
 def network_missing(name: str) -> NetworkNotFound:
     """Return the error of a network that is not there."""
     return NetworkNotFound(f"the network {name!r} does not exist: make it with 'docker network create {name}'")
+
+
+def creation_error(api: Requests, exc: Refused, spec: WorkloadSpec) -> PodkitError:
+    """Return the error of a container that was not made. Asks which part of `spec` is missing."""
+    text = str(exc)
+    if exc.status == CONFLICT:
+        return NameTaken(f"a container named {spec.name!r} exists: {text}")
+    if missing := _SOURCE_MISSING.search(text):
+        return MountSourceNotFound(
+            f"the mount source {missing[1]!r} does not exist on the Docker host: make it there first. Where podkit "
+            "runs in a container, name it as the host sees it (a workspace by workspace_host)"
+        )
+    if exc.status == MISSING:
+        for network in spec.networks:
+            if not exists(api, "networks", network):
+                return network_missing(network)
+        if not exists(api, "images", spec.image, "json"):
+            return ImageNotFound(image_missing(spec.image, text))
+    if _NO_DIRECTORY.search(text):
+        return InvalidInput(f"working_dir={spec.working_dir!r} is a file in image {spec.image!r}: name a directory")
+    if exc.status == _BAD:
+        return InvalidInput(f"the engine refuses container {spec.name!r} of image {spec.image!r}: {text}")
+    return EngineError(f"creating container {spec.name!r}: {text}")
 
 
 def start_error(exc: Refused, id: str) -> PodkitError:

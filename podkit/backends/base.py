@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypedDict
 
 from podkit._models.status import ContainerStatus
+from podkit.backends._filters import Filters, matches
 from podkit.utils._deadline import Deadline
 
 __all__ = [
@@ -34,8 +35,6 @@ __all__ = [
     "WorkloadSpec",
     "matches",
 ]
-
-Filters = Mapping[str, str | Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -432,29 +431,3 @@ class Backend(Protocol):
 def is_root(user: str) -> bool:
     """Whether a user, as an engine names it, is root."""
     return user.partition(":")[0] in ("", "0", "root")
-
-
-def matches(row: WorkloadRow, filters: Filters) -> bool:
-    """Whether a row passes the filters, in the terms of `Backend.list_workloads`."""
-    names, labels = filter_values(filters, "name"), filter_values(filters, "label")
-    return all(_name_matches(row["name"], wanted) for wanted in names) and all(
-        _label_matches(row["labels"], wanted) for wanted in labels
-    )
-
-
-def filter_values(filters: Filters, key: str) -> list[str]:
-    """Return the texts of one filter as a list."""
-    value = filters.get(key, ())
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _name_matches(name: str, wanted: str) -> bool:
-    if not wanted.startswith("^"):
-        return name == wanted
-    begin = wanted[1:]
-    return name == begin[:-1] if begin.endswith("$") else name.startswith(begin)
-
-
-def _label_matches(labels: Mapping[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)

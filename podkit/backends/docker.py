@@ -15,10 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from podkit.backends._docker_calls import CONFLICT, MISSING, create_container, exists
+from podkit.backends._docker_connect import find_engine
 from podkit.backends._docker_errors import (
     NETWORK_MISSING,
-    NO_DIRECTORY,
-    SOURCE_MISSING,
+    creation_error,
     engine_errors,
     exec_error,
     image_missing,
@@ -31,6 +31,7 @@ from podkit.backends._docker_tmpfs import open_tmpfs
 from podkit.backends._docker_volume import SharedVolumes
 from podkit.backends._endpoint import Endpoint, dial, find_endpoints
 from podkit.backends._exec_stream import ExitCode, SocketStream, open_raw_stream
+from podkit.backends._filters import filter_values
 from podkit.backends._http import NOT_MODIFIED, HttpClient, Refused, Requests
 from podkit.backends._stream_frames import FrameReader
 from podkit.backends.base import (
@@ -41,19 +42,14 @@ from podkit.backends.base import (
     WorkloadInfo,
     WorkloadRow,
     WorkloadSpec,
-    filter_values,
     matches,
 )
 from podkit.errors import (
     ContainerError,
-    EngineAccessDenied,
-    EngineError,
     EngineTimeout,
     EngineUnavailable,
     ImageNotFound,
     InvalidInput,
-    MountSourceNotFound,
-    NameTaken,
     PodkitError,
 )
 from podkit.utils._deadline import CLEAN_UP_SECONDS, ENGINE_CALL_SECONDS, NEVER, Deadline, call_deadline, wait_until
@@ -62,10 +58,9 @@ from podkit.utils._fork import renew_after_fork
 if TYPE_CHECKING:
     import docker  # noqa: TID251 - for the type of `client`; nothing is imported
 
-NEWEST_API = (1, 51)
 CONNECT_SECONDS = 10
 _LOG_MAX_BYTES = 64 << 10
-_BAD, _NOT_IMPLEMENTED = 400, 501  # what the engine answers with
+_NOT_IMPLEMENTED = 501
 _NEVER_STARTED = 126, 127, 128  # of an exec without a pid: 20.10 says 126, Engine 29 says 127 or 128
 
 
@@ -114,27 +109,12 @@ class DockerBackend:
         with self._lock:
             if self._http is not None:
                 return self._http
-            tried: list[str] = []
-            denied = False
-            for endpoint in [self._endpoint] if self._endpoint else find_endpoints(os.environ):
-                try:
-                    self._version = _ask_version(endpoint, call_deadline(deadline, CONNECT_SECONDS))
-                except (Refused, EngineError, OSError) as exc:
-                    reason = _root_cause(exc)
-                    denied = denied or isinstance(reason, PermissionError)
-                    tried.append(f"{endpoint}: {str(reason) or 'no answer in time'}")
-                else:
-                    self._endpoint, self._http = endpoint, HttpClient(endpoint, f"/v{self._version}")
-                    self._logger.debug("connected to Docker at %s", endpoint)
-                    return self._http
-        if denied:
-            raise EngineAccessDenied(
-                f"this user may not talk to the Docker engine. Tried: {'; '.join(tried)}. "
-                "Add the user to the group 'docker' (and log in again), or point DOCKER_HOST to an engine of its own"
-            )
-        raise EngineUnavailable(
-            f"no Docker engine answers. Tried: {'; '.join(tried)}. Start one, or set DOCKER_HOST to where it listens"
-        )
+            # an engine that was found once stays the only candidate: ids of another one mean nothing here
+            endpoints = [self._endpoint] if self._endpoint else find_endpoints(os.environ)
+            self._endpoint, self._version = find_engine(endpoints, deadline, CONNECT_SECONDS)
+            self._http = HttpClient(self._endpoint, f"/v{self._version}")
+            self._logger.debug("connected to Docker at %s", self._endpoint)
+            return self._http
 
     def close(self) -> None:
         """Close idle connections, those of `client` too. See `Backend.close`."""
@@ -191,7 +171,7 @@ class DockerBackend:
             try:
                 id = create_container(api, spec.name, self._body(api, spec))
             except Refused as exc:
-                raise _creation_error(api, exc, spec) from exc
+                raise creation_error(api, exc, spec) from exc
             try:
                 open_tmpfs(api, id, spec.mounts)
                 for network in spec.networks[1:]:  # before API 1.44, creating takes one network only
@@ -200,7 +180,7 @@ class DockerBackend:
                 with suppress(PodkitError):  # the first error counts
                     self.remove_workload(id, deadline=Deadline.after(CLEAN_UP_SECONDS))
                 if isinstance(exc, Refused):
-                    raise _creation_error(api, exc, spec) from exc
+                    raise creation_error(api, exc, spec) from exc
                 raise
         return id
 
@@ -425,45 +405,3 @@ def _volume_directory(api: Requests, mount: MountSpec) -> str:
     """
     volume = api.ask("POST", "volumes", "create", body={"Name": mount.source})  # also returns one that exists
     return f"{volume['Mountpoint']}/{mount.subpath}:{mount.target}:{'ro' if mount.read_only else 'rw'}"
-
-
-def _creation_error(api: Requests, exc: Refused, spec: WorkloadSpec) -> PodkitError:
-    text = str(exc)
-    if exc.status == CONFLICT:
-        return NameTaken(f"a container named {spec.name!r} exists: {text}")
-    if missing := SOURCE_MISSING.search(text):
-        return MountSourceNotFound(
-            f"the mount source {missing[1]!r} does not exist on the Docker host: make it there first. Where podkit "
-            "runs in a container, name it as the host sees it (a workspace by workspace_host)"
-        )
-    if exc.status == MISSING:
-        for network in spec.networks:
-            if not exists(api, "networks", network):
-                return network_missing(network)
-        if not exists(api, "images", spec.image, "json"):
-            return ImageNotFound(image_missing(spec.image, text))
-    if NO_DIRECTORY.search(text):
-        return InvalidInput(f"working_dir={spec.working_dir!r} is a file in image {spec.image!r}: name a directory")
-    if exc.status == _BAD:
-        return InvalidInput(f"the engine refuses container {spec.name!r} of image {spec.image!r}: {text}")
-    return EngineError(f"creating container {spec.name!r}: {text}")
-
-
-def _ask_version(endpoint: Endpoint, deadline: Deadline) -> str:
-    """Return the API version to speak. Proves that an engine answers."""
-    dial(endpoint, deadline).close()  # says what is wrong in the kernel's words
-    client = HttpClient(endpoint)
-    try:
-        offered = client.until(deadline).ask("GET", "version")["ApiVersion"]
-        version = min(NEWEST_API, tuple(int(part) for part in offered.split(".")))
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise EngineUnavailable("the answer has no version of the API: is it a Docker engine?") from exc
-    finally:
-        client.close()
-    return ".".join(map(str, version))
-
-
-def _root_cause(exc: BaseException) -> BaseException:
-    while (cause := exc.__cause__ or exc.__context__) is not None:
-        exc = cause
-    return exc

@@ -24,6 +24,7 @@ def find_engine(endpoints: Sequence[Endpoint], deadline: Deadline | None, longes
     tried: list[str] = []
     denied = False
     for endpoint in endpoints:
+        # a deadline for each: a frozen engine leaves time for the next endpoint
         try:
             return endpoint, _ask_version(endpoint, call_deadline(deadline, longest))
         except (Refused, EngineError, OSError) as exc:

@@ -1,6 +1,6 @@
 """The backend for Docker, over its HTTP API. Only `_docker_sdk.py`, imported late, imports the SDK.
 
-Works with engines from API 1.41 (20.10) on; never speaks a newer API than 1.51, because later ones drop fields.
+It works with engines from API 1.41 (20.10) on. It never speaks a newer API than 1.51, because later ones drop fields.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class DockerBackend:
         if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
             raise InvalidInput(f"logger={logger!r}: pass a logging.Logger; DOCKER_HOST says where the engine listens")
         self._logger = logger or logging.getLogger(__name__)
-        self._lock = threading.Lock()  # guards the four below
+        self._lock = threading.Lock()  # guards the four below; held while connecting, so that one thread connects
         self._client: docker.DockerClient | None = None
         self._http: HttpClient | None = None
         self._endpoint: Endpoint | None = None
@@ -97,10 +97,10 @@ class DockerBackend:
         Blocks for at most 10 s for each address. Twice is harmless.
 
         Args:
-            deadline: until when at most.
+            deadline: when to give up, if that is earlier.
 
         Raises:
-            EngineUnavailable: nothing answers; the message lists what was tried, in order.
+            EngineUnavailable: nothing answers; the message lists every address that was tried, in order.
             EngineAccessDenied: an engine is there, but this user may not talk to it.
         """
         self._connect(deadline)
@@ -109,7 +109,7 @@ class DockerBackend:
         with self._lock:
             if self._http is not None:
                 return self._http
-            # an engine that was found once stays the only candidate: ids of another one mean nothing here
+            # after `close` or a fork: the same engine again, because callers hold its ids
             endpoints = [self._endpoint] if self._endpoint else find_endpoints(os.environ)
             self._endpoint, self._version = find_engine(endpoints, deadline, CONNECT_SECONDS)
             self._http = HttpClient(self._endpoint, f"/v{self._version}")
@@ -120,7 +120,7 @@ class DockerBackend:
         """Close idle connections, those of `client` too. See `Backend.close`."""
         with self._lock:
             client, http = self._client, self._http
-            self._client = self._http = None
+            self._client = self._http = None  # the next call connects anew
         if client is not None:
             client.close()
         if http is not None:
@@ -128,7 +128,7 @@ class DockerBackend:
 
     @property
     def client(self) -> docker.DockerClient:
-        """The Docker SDK's client, without any deadline of podkit's.
+        """The Docker SDK's client. podkit's deadlines do not apply to it.
 
         Raises:
             EngineUnavailable: `connect()` has not been called.
@@ -143,7 +143,7 @@ class DockerBackend:
             return self._client
 
     def _until(self, deadline: Deadline | None, longest: float = ENGINE_CALL_SECONDS) -> Requests:
-        """Return what makes the requests of one call."""
+        """Return the `Requests` of one call, with its deadline."""
         http = self._http
         if http is None:
             if self._endpoint is None:
@@ -159,7 +159,7 @@ class DockerBackend:
         """See `Backend.create_workload`."""
         try:
             return self._create(spec, deadline)
-        except ImageNotFound:
+        except ImageNotFound:  # no look beforehand: the image is nearly always there
             self._pull(spec.image, pulling, deadline)
         return self._create(spec, deadline)
 
@@ -176,8 +176,9 @@ class DockerBackend:
                 open_tmpfs(api, id, spec.mounts)
                 for network in spec.networks[1:]:  # before API 1.44, creating takes one network only
                     api.ask("POST", "networks", network, "connect", body={"Container": id})
-            except BaseException as exc:
+            except BaseException as exc:  # also Ctrl-C: nobody else knows this container's id
                 with suppress(PodkitError):  # the first error counts
+                    # a deadline of its own: the caller's may have expired
                     self.remove_workload(id, deadline=Deadline.after(CLEAN_UP_SECONDS))
                 if isinstance(exc, Refused):
                     raise creation_error(api, exc, spec) from exc
@@ -194,12 +195,12 @@ class DockerBackend:
         repository, tag = split_image(image)
         credentials = registry_credentials(repository)
         headers = f"X-Registry-Auth: {credentials}\r\n" if credentials else ""
-        api = self._until(None).until(deadline or NEVER)
+        api = self._until(None).until(deadline or NEVER)  # with `NEVER`, each piece of the answer has 60 s
         with engine_errors(f"pulling image {image!r}"):
             try:
                 events = api.events("images", "create", query={"fromImage": repository, "tag": tag}, headers=headers)
                 for event in events:
-                    if "error" in event:
+                    if "error" in event:  # the status of the answer was sent before, and said 200
                         raise ImageNotFound(image_missing(image, str(event["error"])))
                     text = " ".join(filter(None, (event.get("id"), event.get("status"), event.get("progress"))))
                     if pulling and text:
@@ -218,12 +219,12 @@ class DockerBackend:
             if timeout <= 0:
                 _kill(self._until(deadline), id)
                 return
-            seconds = max(1, round(timeout))
+            seconds = max(1, round(timeout))  # the engine counts whole seconds, and 0 leaves no time
             try:
                 api = self._until(deadline, ENGINE_CALL_SECONDS + seconds)
                 api.ask("POST", "containers", id, "stop", query={"t": seconds})
             except Refused as exc:
-                if exc.status != NOT_MODIFIED:
+                if exc.status != NOT_MODIFIED:  # it does not run
                     raise
 
     def restart_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
@@ -231,9 +232,9 @@ class DockerBackend:
         with engine_errors(f"restarting container {id[:12]}"):
             api = self._until(deadline)
             try:
-                # by the engine itself: who is killed in the middle leaves no container behind that looks broken
+                # one request: were podkit killed between a stop and a start, the container would look broken
                 _start(api, id, "restart", {"t": 0})
-            except EngineUnavailable:  # such as a connection that was cut: starting what runs does no harm
+            except EngineUnavailable:  # such as a connection that was cut: starting a running container is harmless
                 if not wait_until(lambda: _started(api, id), deadline=api.deadline):
                     raise
 
@@ -249,9 +250,9 @@ class DockerBackend:
                     return False
                 if exc.status != CONFLICT:
                     raise
+                # a conflict has two causes: the container runs, or another caller is removing it right now
                 if not force and _runs(api, id):
                     raise ContainerError(f"container {id[:12]} runs: it is not removed") from exc
-                # another caller is removing it right now
                 if not wait_until(
                     lambda: not exists(api, "containers", id, "json"), deadline=api.deadline, interval=0.01
                 ):
@@ -272,7 +273,7 @@ class DockerBackend:
         if unknown := filters.keys() - {"label", "name"}:
             raise InvalidInput(f"list_workloads has no filter {sorted(unknown)}: there are 'label' and 'name'")
         with engine_errors("listing containers"):
-            labels = filter_values(filters, "label")
+            labels = filter_values(filters, "label")  # names are matched below: the engine takes them for patterns
             query = {"all": 1} | ({"filters": json.dumps({"label": labels})} if labels else {})
             found = self._until(deadline).ask("GET", "containers", "json", query=query)
             rows = [workload_row(row) for row in found]
@@ -287,7 +288,7 @@ class DockerBackend:
             except Refused as exc:
                 if exc.status != _NOT_IMPLEMENTED:
                     raise
-                return ""  # whoever attached has what it wrote
+                return ""  # an attachable container keeps no log
             text = b"".join(chunk.data for chunk in FrameReader().feed(data))
         return text[-_LOG_MAX_BYTES:].decode(errors="replace")
 
@@ -311,7 +312,7 @@ class DockerBackend:
                 exec_id = str(api.ask("POST", "containers", id, "exec", body=exec_request(spec))["Id"])
                 target, body = f"/exec/{exec_id}/start", {"Detach": False, "Tty": False}
                 return self._raw_stream(target, body, partial(self._exit_code, exec_id), api.deadline)
-            except Refused as exc:
+            except Refused as exc:  # `engine_errors` knows less: for an exec, each status has a cause of its own
                 raise exec_error(exc.status, doing, str(exc)) from exc
 
     def _raw_stream(self, target: str, body: object, exit_code: ExitCode, deadline: Deadline) -> SocketStream:
@@ -332,7 +333,7 @@ class DockerBackend:
     def _exit_code(self, exec_id: str, output: str | None, deadline: Deadline | None) -> int | None:
         with engine_errors("asking how a command ended"):
             state = self._until(deadline).ask("GET", "exec", exec_id, "json")
-        if state["Running"] or state["ExitCode"] is None:
+        if state["Running"] or state["ExitCode"] is None:  # no exit code yet: it has not begun
             return None
         code = int(state["ExitCode"])
         if code in _NEVER_STARTED and not state.get("Pid"):
@@ -343,18 +344,20 @@ class DockerBackend:
 
 
 def _start(api: Requests, id: str, verb: str = "start", query: Mapping[str, object] | None = None) -> bool:
-    """Start a container. False where it ran already."""
+    """Start a container. False if it ran already."""
     try:
         try:
             api.ask("POST", "containers", id, verb, query=query)
         except Refused as exc:
             if not NETWORK_MISSING.search(str(exc)):
                 raise
+            # somebody may have made a network of this name again, with another id
             _join_anew(api, id, exc)
             api.ask("POST", "containers", id, "start")
     except Refused as exc:
         if exc.status == NOT_MODIFIED:
             return False
+        # an engine says "missing" for the container and for its program
         if exc.status == MISSING and not exists(api, "containers", id, "json"):
             raise
         raise start_error(exc, id) from exc
@@ -373,12 +376,12 @@ def _join_anew(api: Requests, id: str, cause: Refused) -> None:
     """Connect a container to its networks by name. The engine keeps their ids, which change.
 
     Raises:
-        NetworkNotFound: there is none of that name any more.
+        NetworkNotFound: one of its networks no longer exists.
     """
     for name in api.ask("GET", "containers", id, "json")["NetworkSettings"]["Networks"]:
-        if not exists(api, "networks", name):  # first: once it has left one, nothing tells its name
+        if not exists(api, "networks", name):  # before it leaves any: the container alone still holds the names
             raise network_missing(name) from cause
-        with suppress(Refused):  # it is in none of this id
+        with suppress(Refused):  # the container is in no network of this id
             api.ask("POST", "networks", name, "disconnect", body={"Container": id, "Force": True})
         api.ask("POST", "networks", name, "connect", body={"Container": id})
 
@@ -388,7 +391,7 @@ def _kill(api: Requests, id: str) -> None:
     try:
         api.ask("POST", "containers", id, "kill")
     except Refused as exc:
-        if exc.status != CONFLICT:  # that: it does not run
+        if exc.status != CONFLICT:  # a conflict: it does not run
             raise
     if not wait_until(lambda: not _runs(api, id), deadline=api.deadline, interval=0.005, longest_interval=0.1):
         raise EngineTimeout(f"container {id[:12]} still runs after it was killed")

@@ -1,8 +1,8 @@
-"""Whose a container is: its name, its labels, the process that made it.
+"""The identity of a container: its name, its labels, the process that made it.
 
-Everything here is chosen before a container is born and written on it, so that any podkit, after any crash, can tell
-whose it is. Two different ids never share a name, a set of labels or a path: what is readable in them is decoration,
-what counts is a hash over length-prefixed parts.
+podkit chooses all of it before it creates a container, and writes it on the container. So any podkit can identify a
+container after any crash. Two different ids never share a name, a set of labels or a path: a hash over length-prefixed
+parts tells them apart, and the readable part is decoration.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ NAME_MAX_LENGTH = 63
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The three words that name a session's container.
-
-    Made by `Identity.of`, which checks them.
-    """
+    """The three words that name a session's container. `Identity.of` checks them."""
 
     prefix: str
     user_id: str
@@ -40,7 +37,7 @@ class Identity:
         """Check the parts and put them together.
 
         Raises:
-            InvalidInput: one of them cannot be part of an identity.
+            InvalidInput: one of them is not allowed in an identity.
         """
         return cls(
             _checks.check_prefix(prefix),
@@ -69,7 +66,7 @@ class Identity:
         }
 
     def owns(self, labels: Mapping[str, str]) -> bool:
-        """Whether these labels prove that a container is this identity's."""
+        """Whether a container with these labels belongs to this identity."""
         return self.labels.items() <= labels.items()
 
     @classmethod
@@ -77,7 +74,7 @@ class Identity:
         """Read the identity from a container's labels.
 
         Raises:
-            InvalidInput: they are not podkit's, of another schema, or garbled.
+            InvalidInput: they are not podkit's, have another schema, or are garbled.
         """
         if labels.get(Label.SCHEMA) != SCHEMA_VERSION:
             raise InvalidInput(
@@ -94,10 +91,10 @@ class Owner:
     """The process that made a container.
 
     Attributes:
-        host: name, boot id and pid namespace of its machine: a pid means something only there.
+        host: name, boot id and pid namespace of its machine. The pid is valid only there.
         pid: its process id.
-        started: its start time in clock ticks since boot, which tells it from a later process with the same pid.
-        instance: a random id of this process's life.
+        started: its start time in clock ticks since boot. A later process with the same pid has another one.
+        instance: a random id, new for each process.
     """
 
     host: str
@@ -119,21 +116,21 @@ class Owner:
             return None
 
     def alive(self) -> bool | None:
-        """Whether the process lives. `None` if unknown from here."""
-        if self.host != this_owner().host or not self.started:
+        """Whether the process lives. `None` if this process cannot tell."""
+        if self.host != this_owner().host or not self.started:  # without /proc, no start time is known
             return None
         return _process_started(self.pid) == self.started
 
 
 def _process_started(pid: int) -> str:
     try:
-        # the name in parentheses may itself contain spaces and parentheses
+        # count from the last parenthesis: the program's name before it may contain spaces and parentheses
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # by pid: a forked child computes its own
 def _owner_of(pid: int) -> Owner:
     host = [socket.gethostname()]
     with suppress(OSError):  # not Linux

@@ -36,7 +36,7 @@ class Model(BaseModel):
     )
 
     def __init__(self, **data: Any) -> None:
-        try:
+        try:  # pydantic's error is no podkit error: callers catch only those
             super().__init__(**data)
         except ValidationError as exc:
             raise InvalidInput(_explain(type(self), exc)) from exc

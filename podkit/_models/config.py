@@ -70,8 +70,8 @@ class Mount(Model):
 
     @model_validator(mode="after")
     def _source(self) -> Self:
+        # the engine looks at the path itself: this host may be another one
         if self.type == "bind":
-            # this directory is only for the advice: the path itself is the engine's
             _checks.check_absolute_path(self.source, "source", example=os.getcwd())
         elif self.type == "volume":
             if not _VOLUME_NAME.fullmatch(self.source):
@@ -115,8 +115,8 @@ class ContainerConfig(Model):
     Attributes:
         image: reference of the image; the default is read from `PODKIT_DEFAULT_IMAGE` when the object is made.
         entrypoint: `None`: podkit keeps the container alive with `sleep <container_lifetime_seconds>`, after which it
-            stops by itself. `[]`: with `sleep infinity`. Anything else runs unchanged, without a
-            lifetime. It has to end on SIGTERM: if `docker stop` has to kill it, podkit makes the container anew.
+            stops by itself. `[]`: with `sleep infinity`. Anything else runs unchanged, without a lifetime. It has to
+            end on SIGTERM: if `docker stop` has to kill it, podkit makes the container anew.
         command: the command to run in place of podkit's `sleep`, or the arguments of `entrypoint`.
         use_image_defaults: whether to run the image's own entrypoint and command.
         container_lifetime_seconds: see `entrypoint`.
@@ -165,6 +165,7 @@ class ContainerConfig(Model):
     @validates("entrypoint", "command")
     @classmethod
     def _argv(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        # `[]` is an entrypoint with a meaning of its own, but not a command
         if value is not None and not (value[0] if value else info.field_name == "entrypoint"):
             raise InvalidInput(
                 f"{info.field_name}={_checks.shown(value)}: name a program, or pass None for podkit's own"
@@ -181,7 +182,7 @@ class ContainerConfig(Model):
         _checks.memory_bytes(value)
         return value
 
-    @validates("environment")
+    @validates("environment")  # podkit's own check: its message never shows a value
     @classmethod
     def _environment(cls, value: dict[str, str]) -> dict[str, str]:
         return _checks.check_environment(value)
@@ -210,7 +211,7 @@ class ContainerConfig(Model):
     @classmethod
     def _volumes(cls, value: list[Mount]) -> list[Mount]:
         targets = [mount.target for mount in value]
-        for target in targets:
+        for target in targets:  # normalised by `Mount`, so equal paths are equal texts
             if targets.count(target) > 1:
                 raise InvalidInput(f"volumes has two mounts on target={target!r}: keep one of them")
         return value
@@ -227,6 +228,7 @@ class ContainerConfig(Model):
 
     @model_validator(mode="after")
     def _ports_of_network(self) -> Self:
+        # an engine may publish nothing there, without an error
         for name in self.networks if self.ports else ():
             if name in ("host", "none") or name.startswith("container:"):
                 raise InvalidInput(
@@ -271,6 +273,7 @@ class ContainerConfig(Model):
 
         Lists and dicts are mutable, so a configuration that was valid once may have become invalid.
         """
+        # copied first: another thread may change the original during the check
         copy = ContainerConfig.model_validate(self.model_copy(deep=True))
         copy.model_fields_set.intersection_update(self.given_fields)  # validating marks all of them as set
         return copy

@@ -49,6 +49,7 @@ class Identity:
     def name(self) -> str:
         """The container's name: `{prefix}-{readable}-{hash}`, at most 63 characters."""
         suffix = "-" + digest("name", self.prefix, self.user_id, self.session_id, characters=16)
+        # the readable part is cut to fit; the hash never is, for it alone makes the name unique
         room = NAME_MAX_LENGTH - len(self.prefix) - len(suffix) - 1
         readable = "-".join(filter(None, (readable_part(self.user_id), readable_part(self.session_id))))[:room].strip(
             "-"
@@ -67,7 +68,7 @@ class Identity:
 
     def owns(self, labels: Mapping[str, str]) -> bool:
         """Whether a container with these labels belongs to this identity."""
-        return self.labels.items() <= labels.items()
+        return self.labels.items() <= labels.items()  # the name alone proves nothing: anybody may choose it
 
     @classmethod
     def read(cls, labels: Mapping[str, str]) -> Identity:
@@ -109,7 +110,7 @@ class Owner:
     @classmethod
     def from_label(cls, text: str) -> Owner | None:
         """Decode an owner. `None` if it is garbled."""
-        try:
+        try:  # anybody can write a label, so expect anything in it
             data = json.loads(text)
             return cls(str(data["host"]), int(data["pid"]), str(data["started"]), str(data["instance"]))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
@@ -119,7 +120,7 @@ class Owner:
         """Whether the process lives. `None` if this process cannot tell."""
         if self.host != this_owner().host or not self.started:  # without /proc, no start time is known
             return None
-        return _process_started(self.pid) == self.started
+        return _process_started(self.pid) == self.started  # the pid alone may belong to a later process
 
 
 def _process_started(pid: int) -> str:
@@ -132,6 +133,7 @@ def _process_started(pid: int) -> str:
 
 @lru_cache(maxsize=1)  # by pid: a forked child computes its own
 def _owner_of(pid: int) -> Owner:
+    # with the boot id, because after a reboot another pid namespace may have the same number
     host = [socket.gethostname()]
     with suppress(OSError):  # not Linux
         host.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())

@@ -1,4 +1,4 @@
-"""The models, imported on first use, because pydantic is as slow to import as all of podkit.
+"""The models, imported on first use. Importing pydantic takes as long as importing all of podkit.
 
 A module that uses them only within its functions imports them by `from podkit._models import lazy as models`.
 """

@@ -11,6 +11,7 @@ from podkit.errors import CommandFailed
 
 
 def _encoded(data: dict[str, Any], stream: str) -> bytes:
+    # the default for a result that is made from text only
     return str(data.get(stream, "")).encode(errors="surrogateescape")
 
 
@@ -60,6 +61,7 @@ class ProcessResult(Model):
         """
         if self.ok:
             return self
+        # the last line usually is the program's error; some programs print it on standard output
         last = self.stderr.strip().splitlines()[-1:] or self.stdout.strip().splitlines()[-1:]
         why = " (out of memory)" if self.oom_killed else ""
         why += " (its container was restarted)" if self.container_restarted else ""

@@ -67,6 +67,7 @@ class Session(Model):
             self._move_idle_clock()
 
     def _move_idle_clock(self) -> None:
+        # a moment of the wall clock as one of the monotonic clock, by its age
         self._active_monotonic = time.monotonic() - (utc_now() - self.last_active_at).total_seconds()
 
     @property

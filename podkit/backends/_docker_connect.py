@@ -1,4 +1,4 @@
-"""Find the Docker engine that answers, and the version of its API to speak."""
+"""Find the Docker engine that answers, and its API version."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from podkit.errors import (
 
 _BAD = 400
 
-# The status of these refusals may mean anything, so podkit reads their text. No other module does.
+# These refusals come with a status that may mean anything, so podkit reads their text. No other module does.
 _SOURCE_MISSING = re.compile(r"bind source path does not exist: (.+)")
 _NO_DIRECTORY = re.compile(r"Cannot mkdir: .+ is not a directory")
 NETWORK_MISSING = re.compile(r"network \S+ not found")

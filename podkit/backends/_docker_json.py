@@ -72,7 +72,7 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
 
 def _mount(mount: MountSpec) -> dict[str, Any]:
     made: dict[str, Any] = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
-    if mount.source:  # a volume without a name has none
+    if mount.source:  # a tmpfs and an unnamed volume have none
         made["Source"] = mount.source
     memory = {"SizeBytes": mount.size_bytes, "Mode": mount.mode}
     if options := {key: value for key, value in memory.items() if value is not None}:

@@ -1,6 +1,7 @@
-"""The parts of podkit that need Docker's SDK: `DockerBackend.client`, and the user's registry credentials.
+"""The parts of podkit that need Docker's SDK.
 
-This module is imported at the first use of either, because the SDK takes longer to import than all of podkit.
+These are `DockerBackend.client` and the user's registry credentials. The first use of either imports this module,
+because the SDK takes longer to import than all of podkit.
 """
 
 from __future__ import annotations

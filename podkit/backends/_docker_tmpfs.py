@@ -14,7 +14,7 @@ _OPEN = 0o1777
 
 
 def open_tmpfs(api: Requests, id: str, mounts: Sequence[MountSpec]) -> None:
-    """Set the mode of the directory under each tmpfs, in a container that has never run.
+    """Set the mode of the directory under each tmpfs. The container has never run.
 
     The engine makes these directories with mode 0755. From the second start on, runc copies that mode to the tmpfs.
     """

@@ -32,7 +32,7 @@ class Tls(NamedTuple):
     verify: bool
 
     def file(self, name: str) -> str | None:
-        """Return the path of a TLS file, `None` where it is missing."""
+        """Return the path of a TLS file, `None` if missing."""
         path = self.directory / name
         return str(path) if path.is_file() else None
 
@@ -124,7 +124,7 @@ def dial(endpoint: Endpoint, deadline: Deadline) -> Connection:
         parts = urlsplit(endpoint.url)
         port = parts.port or (2376 if endpoint.tls else 2375)
     except ValueError as exc:
-        raise EngineUnavailable(f"this is no address: {exc}") from exc
+        raise EngineUnavailable(f"this is not an address: {exc}; use unix:///path or tcp://host:port") from exc
     if parts.scheme == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -139,7 +139,7 @@ def dial(endpoint: Endpoint, deadline: Deadline) -> Connection:
         try:
             connection = socket.create_connection((parts.hostname, port), deadline.wait_seconds())
         except UnicodeError as exc:
-            raise EngineUnavailable(f"this is no address: {exc}") from exc
+            raise EngineUnavailable(f"this is not an address: {exc}; use unix:///path or tcp://host:port") from exc
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small writes go out at once
         return _encrypt(connection, endpoint.tls, parts.hostname) if endpoint.tls else connection
     raise EngineUnavailable(

@@ -1,7 +1,7 @@
 """An exec's byte stream, on a connection of its own.
 
 The Docker SDK's exec stream ignores the client's timeout and shares a connection pool, so podkit speaks HTTP itself. It
-takes one request; the engine answers by turning the connection into a raw stream.
+sends one request, and the engine answers by turning the connection into a raw stream.
 Source: Docker Engine API, "Start an exec instance".
 """
 
@@ -93,7 +93,7 @@ class SocketStream:
             except ConnectionResetError as exc:
                 if not self._has_written:
                     raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc
-                # the command ended before it read all of its input; the kernel resets such a connection
+                # a normal end: an engine that closes with unread input, of a command that has ended, resets
                 data = b""
             except (OSError, ValueError) as exc:  # ValueError: closed by another thread
                 raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc

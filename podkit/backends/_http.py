@@ -35,7 +35,7 @@ _REFUSAL_MAX_BYTES = 64 << 10
 _IDLE_CONNECTIONS = 16  # more than this are closed after their request
 NOT_MODIFIED = 304
 """The refusal to start a running container, or to stop one that does not run."""
-_EMPTY = (204, NOT_MODIFIED)  # statuses without a body, whatever the headers say
+_EMPTY = (204, NOT_MODIFIED)  # statuses without a body, even if the headers announce one
 _BEGIN = b"HTTP/"
 
 
@@ -268,7 +268,7 @@ class HttpClient:
         self._prefix = prefix
         self._idle: list[Connection] = []
         self._lock = threading.Lock()  # guards _idle only; never held while the engine is asked
-        weakref.finalize(self, _close_all, self._idle)
+        weakref.finalize(self, _close_all, self._idle)  # a function without `self`, which it would keep alive
 
     def close(self) -> None:
         """Close idle connections. The client stays usable."""
@@ -341,7 +341,7 @@ class Requests:
         self.deadline = deadline
 
     def until(self, deadline: Deadline) -> Requests:
-        """Return the same requests with another deadline, such as one for cleaning up."""
+        """Return the same requests with another deadline. Cleaning up has one of its own."""
         return Requests(self._client, deadline)
 
     def ask(self, method: str, *path: str, query: Mapping[str, object] | None = None, body: object = None) -> Any:
@@ -411,5 +411,5 @@ def _is_open(connection: Connection) -> bool:
 
 
 def _close_all(connections: list[Connection]) -> None:
-    while connections:  # a function without `self`: the finalizer must not keep the client alive
+    while connections:
         connections.pop().close()

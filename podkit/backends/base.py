@@ -3,7 +3,7 @@
 A backend makes, starts, stops, removes, inspects and lists workloads, and opens a byte stream to a process inside one.
 Everything else (commands, timeouts, output limits, files, sessions) is written once, above the seam. A Kubernetes pod
 fits the seam as well as a container: creating may already start it, its mounts are fixed, nothing transfers files, and
-a restart is a method of its own. A backend raises `NotSupported` for a missing feature and never answers with nothing.
+a restart is a method of its own. For a missing feature a backend raises `NotSupported`, and never returns a default.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class SharedFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
-    """The specification of a workload, in no engine's terms.
+    """The specification of a workload, the same for every engine.
 
     Attributes:
         name: at most 63 characters; unique on the engine.
@@ -332,7 +332,7 @@ class Backend(Protocol):
         ...
 
     def stop_workload(self, id: str, timeout: float, *, deadline: Deadline | None = None) -> None:
-        """Stop a workload; returns once all of its processes have ended. One that does not run is no error.
+        """Stop a workload. Returns once all of its processes have ended. One that does not run is no error.
 
         Close the streams to its commands first: an engine is slow to stop a workload whose output nobody reads.
 

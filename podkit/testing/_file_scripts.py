@@ -1,4 +1,4 @@
-"""podkit's file scripts as Python functions, because a fake has no shell to run them."""
+"""podkit's file scripts as Python functions. A fake has no shell that could run them."""
 
 from __future__ import annotations
 

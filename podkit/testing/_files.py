@@ -39,7 +39,7 @@ class Files(MutableMapping[str, bytes]):
 
     def __init__(self, places: list[Place] | None = None) -> None:
         self._layer: dict[str, bytes] = {}
-        # the longest target first: a mount within another one counts
+        # the longest target first: the innermost mount of a path counts
         self._places = sorted(places or [], key=lambda place: len(place.target), reverse=True)
         self._directories = set(_USUAL_DIRECTORIES) | {place.target for place in self._places}
 

@@ -66,7 +66,7 @@ class Process:
 
     @property
     def wakes_at(self) -> float:
-        """The time on the fake's clock at which it goes on by itself."""
+        """The fake's time at which it goes on by itself."""
         sleeping = [
             strand.time for strand in self._strands if not (strand.done or strand.wants_input or strand.blocked)
         ]

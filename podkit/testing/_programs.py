@@ -1,4 +1,4 @@
-"""A fake workload's programs: the steps of a test's own, and a few built-in ones."""
+"""A fake workload's programs: a test's own, and a few built-in ones."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A step that reads: `data = yield Input()` returns some bytes, none at the end."""
+    """A step that reads: `data = yield Input()` returns bytes, none at the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ NewManager = Callable[[], BaseSessionManager]
 
 
 class SessionContract(Contract):
-    """The contract of sessions, the same on every backend."""
+    """The contract of sessions."""
 
     @pytest.fixture
     def workspace_base(self, tmp_path: Path) -> Path | None:
@@ -43,9 +43,9 @@ class SessionContract(Contract):
     def new_manager(
         self, backend: Backend, prefix: str, workspace_base: Path | None, workspace_base_host: Path | None
     ) -> Iterator[NewManager]:
-        """Return a function that makes session managers, as separate programs do."""
+        """Return a function that makes independent session managers."""
 
-        # a container manager for each: they share nothing but the engine
+        # a container manager for each, as in separate programs: they share only the engine
         def make() -> BaseSessionManager:
             return BaseSessionManager(SimpleContainerManager(backend, prefix, workspace_base, workspace_base_host))
 

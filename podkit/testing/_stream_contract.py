@@ -26,12 +26,12 @@ from podkit.utils._deadline import Deadline, wait_until
 
 
 class StreamContract(Contract):
-    """The contract of processes and their streams, the same on every backend."""
+    """The contract of processes and their streams."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def workload(cls, backend: Backend, image: str) -> Iterator[str]:
-        """Return a running workload that the tests share and none of them ends."""
+        """Return a running workload, shared by the tests. None of them ends it."""
         made = Workloads(backend, image, cls.new_prefix())
         yield made.start(environment={"GIVEN": "by the workload", "BOTH": "workload"})
         made.remove_all()

@@ -102,7 +102,7 @@ class Workload:
 
     @property
     def wakes_at(self) -> float:
-        """The time on the fake's clock at which it goes on by itself."""
+        """The fake's time at which it goes on by itself."""
         if self.status is not ContainerStatus.RUNNING:
             return math.inf
         return min(process.wakes_at for process in self._processes())

@@ -33,7 +33,7 @@ NO_SUCH_ID = "0" * 64
 
 
 class WorkloadContract(Contract):
-    """The contract of workloads, the same on every backend."""
+    """The contract of workloads."""
 
     # --- creating -----------------------------------------------------------------------------------
 

@@ -76,8 +76,8 @@ class ManualClock:
 class FakeBackend:
     """An engine in memory. Implements `podkit.backends.base.Backend`.
 
-    Safe to use from many threads. It starts no thread of its own: each call first advances all processes inside to the
-    present time. A forked child has a copy of it.
+    Safe to use from many threads. It starts no thread of its own: a call that looks at a workload first advances the
+    workload's processes to the present time. A forked child has a copy of it.
 
     Args:
         programs: programs beside the built-in ones. The key is the program's name, or a whole command line or `sh -c`
@@ -354,7 +354,8 @@ class FakeBackend:
             )
 
     def _let_time_pass(self, workload: Workload, seconds: float, deadline: Deadline) -> None:
-        """Wait for a workload's end, at most `seconds` on the inner clock."""
+        """Wait for a workload's end for at most `seconds`."""
+        # the deadline is the caller's own time, `seconds` is the time inside
         until = self._gate.now + seconds
         while workload.running and self._gate.now < until:
             if deadline.expired:

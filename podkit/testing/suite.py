@@ -24,7 +24,7 @@ class TestSessions(suite.SessionContract): kind = "mine"
 The image needs root as its user, `sh`, `cat`, `sleep`, `yes`, `printenv`, `whoami` and a user `nobody`. The classes may
 override `missing_source` (a path that does not exist on the engine's host), `new_prefix` (the beginning of all names
 that a test uses), and the fixtures `workspace_base` (`None` for sessions without a workspace) and `workspace_base_host`
-(the path of that directory on the engine's host, if it is another one).
+(the path of that directory on the engine's host, if it differs).
 
 A backend lists the tests that it cannot pass by name, with the reason, in `KNOWN_DIFFERENCES["mine"]` or by overriding
 `known_differences`. The suite then expects such a test to fail, and reports any other failure.

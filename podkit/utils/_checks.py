@@ -63,7 +63,7 @@ def check_text(value: object, what: str, *, any_bytes: bool = False) -> str:
 
 
 def _text_of(value: object) -> str:
-    """Suggest the expression that makes a value the text it probably stands for."""
+    """Suggest an expression that turns a value into text."""
     if isinstance(value, bytes | bytearray):
         return "os.fsdecode(...) of it"
     for attribute in ("path", "id"):  # of a FileInfo or a Process
@@ -157,7 +157,7 @@ def check_command(value: object) -> list[str]:
     """Accept a command. A `str` becomes `sh -c`; a list keeps its parts, with paths as text."""
     if isinstance(value, str):
         if not value.strip():
-            raise InvalidInput(f"command={shown(value)} is empty: pass what to run, such as 'ls -l'")
+            raise InvalidInput(f"command={shown(value)} is empty: pass a command, such as 'ls -l'")
         return ["sh", "-c", _check_length(check_text(value, "command"), "command")]
     if not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
         raise InvalidInput(f"command is {shown(value)}: pass a str, or a list of str")

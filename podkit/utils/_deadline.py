@@ -101,11 +101,11 @@ def held(
     Raises:
         SessionBusy: or `late`: another thread still holds it. `what` names the work of that thread.
     """
-    # a lock refuses an endless timeout as a number, and takes no more than this one
+    # a lock takes no infinity: TIMEOUT_MAX is its longest wait
     seconds = deadline.wait_seconds(threading.TIMEOUT_MAX)
     with tried(lock, threading.TIMEOUT_MAX if seconds is None else seconds) as acquired:
         if not acquired:
-            raise late(f"another thread is still {what}: try again, or with a longer timeout")
+            raise late(f"another thread is still {what}: try again, or pass a longer timeout")
         yield
 
 

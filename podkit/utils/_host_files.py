@@ -1,7 +1,7 @@
 """Files of a mount, written on the host beside a hostile container.
 
-A container can put a symlink wherever the host is about to write, at any moment. So podkit never resolves a path that
-the container controls by name. Each step goes through a directory that is already open: by `openat2(RESOLVE_BENEATH)`
+A container can put a symlink wherever the host is about to write, at any moment. So podkit never resolves by name a
+path that the container controls. Each step goes through a directory that is already open: by `openat2(RESOLVE_BENEATH)`
 on Linux 5.6 and later, else by a walk that follows no link at all. podkit then checks the open file by its descriptor,
 and never looks at its name a second time.
 """
@@ -76,7 +76,7 @@ def _open_beneath(directory: int, path: PurePath, flags: int) -> int:
     return walk(directory, path, flags)
 
 
-_DENIED = "permission denied for this process; it may be the container's user who made it, and is another"
+_DENIED = "permission denied to this process; the container's user may own it"
 _REASONS: dict[int, tuple[type[FileError], str]] = {
     errno.ENOENT: (FileMissing, "there is no such file"),
     errno.EEXIST: (FileExists, "something is there already"),
@@ -168,7 +168,7 @@ def write_file(root: str | os.PathLike[str], path: PurePath, content: bytes) -> 
 
 
 def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.stat_result | None:
-    """Return the stat of the file that a write would replace, `None` if there is none.
+    """Return the stat of the file to replace, if any.
 
     If the container swaps the file after this check, the write replaces the new one and follows no link.
     """
@@ -181,7 +181,7 @@ def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.s
         why = "it is a symlink; remove it, or write the file that it names"
         raise PathEscape(f"{refused}: {why}", filename=str(path))
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectory(f"{refused}: a directory is there; give the whole path of the file", filename=str(path))
+        raise IsADirectory(f"{refused}: a directory is there; pass the whole path of the file", filename=str(path))
     if not stat.S_ISREG(found.st_mode):
         raise NotAFile(f"{refused}: {kind_of(found.st_mode)} is there; remove it", filename=str(path))
     return found

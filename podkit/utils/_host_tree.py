@@ -119,7 +119,7 @@ def _require_regular(path: Path, mode: int) -> None:
 # --- writing -----------------------------------------------------------------------------------------
 
 _DOING = "download to"
-_LINK = "a symlink is there or on the way, and none is followed; remove it, or give the path that it names"
+_LINK = "a symlink is there or on the way, and none is followed; remove it, or pass the path that it names"
 
 
 class TreeWriter:
@@ -234,7 +234,7 @@ class TreeWriter:
 
     def _checked(self, below: bytes) -> PurePath:
         """Return the path of an entry. The container may have chosen it to do harm."""
-        # the top comes first and once; only below a directory can more follow
+        # the top comes first and only once; other entries follow only if it is a directory
         if bool(below) == (self._root is None) or (not below and self._seen):
             why = "the container sent entries in an order of its own"
             raise FileError(f"cannot download to '{self._top}': {why}", filename=str(self._top))
@@ -303,12 +303,12 @@ def _enter_directory(parent: int, path: Path, mode: int) -> int:
     try:
         return walk(parent, PurePath(name), DIRECTORY_FLAGS)
     except NotADirectoryError:
-        why = "something else than a directory is there; remove it, or give another path"
+        why = "something else than a directory is there; remove it, or pass another path"
         raise FileExists(f"cannot {_DOING} '{path}': {why}", filename=str(path)) from None
 
 
 def _folds_case(directory: int) -> bool:
-    """Whether this file system takes names that differ only in case for one."""
+    """Whether this file system ignores the case of names."""
     name = temporary_name()
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
     try:

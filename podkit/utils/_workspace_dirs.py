@@ -16,7 +16,7 @@ _CLEARED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def make_workspace(workspace: Path) -> None:
-    """Make a session's directory and the two above it: the user's, and the one of all workspaces.
+    """Make a session's directory, its user's, and that of all workspaces.
 
     The container may run as any user, so the workspace is open to every user. Its parents keep others out: only this
     process's user may enter them. Directories that exist are left as they are.

@@ -1,4 +1,4 @@
-"""Container path <-> host path, as pure code, apart from `write_to_mounted_path`. No link is resolved."""
+"""Container path <-> host path, without resolving links. Only `write_to_mounted_path` touches the file system."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def resolve_file_path(path: str | PurePath) -> PurePosixPath:
     if last in ("", ".", ".."):
         raise IsADirectory(
             f"cannot write {_checks.shown(os.fspath(path))}: it ends in '{last or '/'}', as only a directory's path "
-            "does; give the whole path of the file",
+            "does; pass the whole path of the file",
             filename=str(inside),
         )
     return inside
@@ -82,7 +82,9 @@ def container_to_host_path(
     """
     path, target = resolve_container_path(container_path, str(mount_target)), PurePosixPath(mount_target)
     if not path.is_relative_to(target):
-        raise PathNotMapped(f"container path '{path}' is not below {target}: only what is mounted there is on the host")
+        raise PathNotMapped(
+            f"container path '{path}' is not below {target}: pass a path below it, the rest is not on the host"
+        )
     return Path(host_root) / path.relative_to(target)
 
 

@@ -86,7 +86,7 @@ class Mount(Model):
 
     @property
     def size_bytes(self) -> int | None:
-        """The size in bytes, where one is set."""
+        """The size in bytes, `None` if not set."""
         return None if self.size is None else _checks.memory_bytes(self.size, "size", _PAGE_BYTES)
 
 

@@ -68,7 +68,7 @@ class SocketStream:
         self._beginning = b""  # of the output; it may be the engine's reason for not starting the process
         self._read_bytes = _SHORT_READ_BYTES
         self._ended = False
-        self._has_written = False  # tells whether a reset may be the normal end, see `read`
+        self._has_written = False  # whether a reset may be a normal end, see `read`
         self._ask_exit_code = exit_code
 
     def wait(self, deadline: Deadline) -> bool:
@@ -93,7 +93,7 @@ class SocketStream:
             except ConnectionResetError as exc:
                 if not self._has_written:
                     raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc
-                # a normal end: an engine that closes with unread input, of a command that has ended, resets
+                # a normal end: the command left input unread, and an engine that closes then resets the connection
                 data = b""
             except (OSError, ValueError) as exc:  # ValueError: closed by another thread
                 raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc

@@ -47,11 +47,11 @@ class TlsSocket:
     def _take(self, data: bytes) -> None:
         if data:
             self._incoming.write(data)
-        else:  # the socket has ended: after the records that are here, TLS says so
+        else:  # the peer closed the socket; TLS reports the end once it has read all records
             self._incoming.write_eof()
 
     def _flush(self) -> None:
-        # by order of encryption: a record that overtakes another one breaks the connection
+        # in the order of encryption: a record that overtakes another one breaks the connection
         self._unsent += self._outgoing.read()
         with suppress(BlockingIOError):
             while self._unsent:

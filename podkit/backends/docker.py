@@ -357,7 +357,7 @@ def _start(api: Requests, id: str, verb: str = "start", query: Mapping[str, obje
     except Refused as exc:
         if exc.status == NOT_MODIFIED:
             return False
-        # an engine says "missing" for the container and for its program
+        # the status alone does not tell a missing container from a missing program
         if exc.status == MISSING and not exists(api, "containers", id, "json"):
             raise
         raise start_error(exc, id) from exc

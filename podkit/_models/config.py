@@ -1,4 +1,4 @@
-"""What a container is made of, as its caller says it."""
+"""The configuration of a container."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from podkit.utils.paths import DEFAULT_WORKING_DIR
 
 DEFAULT_IMAGE = "python:3.11-alpine"
 
-_PIDS_MINIMUM = 4  # the first process, its channel, what watches a command, and the command
-_PIDS_MAXIMUM = 1 << 22  # of the kernel
+_PIDS_MINIMUM = 4  # the first process, its channel, a command and its supervisor
+_PIDS_MAXIMUM = 1 << 22  # the kernel's own limit
 _PAGE_BYTES = 4096
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
@@ -31,13 +31,13 @@ class Mount(Model):
     """One mount of a container.
 
     Attributes:
-        source: a directory or file as the engine's host sees it (`bind`), the name of a volume (`volume`), or empty
-            (`tmpfs`). Whether a directory exists is judged by the engine.
+        source: the absolute path of a directory or file on the engine's host (`bind`), the name of a volume (`volume`),
+            or empty (`tmpfs`). The engine checks whether it exists.
         target: absolute path inside the container.
         read_only: whether the container may only read it.
-        type: what kind of mount it is.
-        size: how much a `tmpfs` may hold: bytes, or `64m`, `1g`. It counts as memory of the container; by default
-            half of the `memory_limit`.
+        type: `bind`, `volume` or `tmpfs`.
+        size: capacity of a `tmpfs`: bytes, or `64m`, `1g`. It counts as memory of the container; by default half of the
+            `memory_limit`.
     """
 
     source: PathText = ""
@@ -46,7 +46,7 @@ class Mount(Model):
     type: MountType = "bind"
     size: str | int | None = None
 
-    if TYPE_CHECKING:  # the fields are `str`, but paths are taken too
+    if TYPE_CHECKING:  # the fields are `str`, but the constructor takes paths too
 
         def __init__(
             self,
@@ -70,6 +70,7 @@ class Mount(Model):
 
     @model_validator(mode="after")
     def _source(self) -> Self:
+        # the engine looks at the path itself: this host may be another one
         if self.type == "bind":
             _checks.check_absolute_path(self.source, "source", example=os.getcwd())
         elif self.type == "volume":
@@ -85,17 +86,17 @@ class Mount(Model):
 
     @property
     def size_bytes(self) -> int | None:
-        """The size in bytes, where one is set."""
+        """The size in bytes, `None` if not set."""
         return None if self.size is None else _checks.memory_bytes(self.size, "size", _PAGE_BYTES)
 
 
 class StartupVerificationConfig(Model):
-    """When a container counts as started.
+    """The checks after which a container counts as started.
 
     Attributes:
-        required_consecutive_checks: how many looks in a row must find it running.
-        check_interval_seconds: the pause between two looks.
-        max_wait_seconds: when to give up.
+        required_consecutive_checks: the number of checks in a row that must find it running.
+        check_interval_seconds: the pause between two checks.
+        max_wait_seconds: the time after which podkit gives up.
     """
 
     required_consecutive_checks: int = Field(default=2, ge=1)
@@ -109,30 +110,30 @@ def default_image() -> str:
 
 
 class ContainerConfig(Model):
-    """What a session's container is made of.
+    """The configuration of a session's container.
 
     Attributes:
         image: reference of the image; the default is read from `PODKIT_DEFAULT_IMAGE` when the object is made.
         entrypoint: `None`: podkit keeps the container alive with `sleep <container_lifetime_seconds>`, after which it
-            stops by itself; `[]`: with `sleep infinity`; anything else is run as given, without a lifetime. It has to
-            end on SIGTERM: one that `docker stop` has to kill counts as killed, and its container is made anew.
-        command: what to run in place of podkit's `sleep`, or the arguments of `entrypoint`.
-        use_image_defaults: leave the image's own entrypoint and command alone.
+            stops by itself. `[]`: with `sleep infinity`. Anything else runs unchanged, without a lifetime. It has to
+            end on SIGTERM: if `docker stop` has to kill it, podkit makes the container anew.
+        command: the command to run in place of podkit's `sleep`, or the arguments of `entrypoint`.
+        use_image_defaults: whether to run the image's own entrypoint and command.
         container_lifetime_seconds: see `entrypoint`.
         cpu_limit: cores, such as 0.5 or 2.0; at least 0.01.
         memory_limit: bytes, or `512m`, `1g`; swap is never more than memory.
-        pids_limit: how many processes and threads there may be at once, at least 4. Two are the agent's, and each
-            command counts as one more than it starts.
+        pids_limit: the largest number of processes and threads at once, at least 4. Two of them are the agent's, and
+            each command has one more than it starts.
         environment: variables of every command.
         ports: each container port N is published on port N of the engine's host, on loopback.
         networks: names of existing networks to join, in place of the engine's default one.
-        inherit_parent_networks: where podkit itself runs in a container, join that container's networks too.
+        inherit_parent_networks: if podkit itself runs in a container, join that container's networks too.
         volumes: mounts besides the workspace.
-        user: who runs the commands, as `name`, `uid` or `uid:gid`; `None` means the image's user.
-        working_dir: where commands start; it exists in every container.
-        startup_verification: how to find out that the container stays up; `None` means no waiting.
-        session_inactivity_timeout_seconds: after how many seconds without a command or a background process the
-            session may be cleaned up.
+        user: the user of the commands, as `name`, `uid` or `uid:gid`; `None` means the image's user.
+        working_dir: the directory of the commands; it exists in every container.
+        startup_verification: the checks that the container stays up; `None` means no waiting.
+        session_inactivity_timeout_seconds: seconds without a command or a background process after which the session
+            may be cleaned up.
     """
 
     image: str = Field(default_factory=default_image)
@@ -164,6 +165,7 @@ class ContainerConfig(Model):
     @validates("entrypoint", "command")
     @classmethod
     def _argv(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        # `[]` is an entrypoint with a meaning of its own, but not a command
         if value is not None and not (value[0] if value else info.field_name == "entrypoint"):
             raise InvalidInput(
                 f"{info.field_name}={_checks.shown(value)}: name a program, or pass None for podkit's own"
@@ -172,7 +174,7 @@ class ContainerConfig(Model):
             None if value is None else [_checks.check_text(part, "an argument of the main process") for part in value]
         )
 
-    @validates("memory_limit", mode="before")
+    @validates("memory_limit", mode="before")  # before: pydantic would turn a float or a bool into an int
     @classmethod
     def _memory(cls, value: Any) -> str | int:
         if not isinstance(value, str | int):
@@ -180,7 +182,7 @@ class ContainerConfig(Model):
         _checks.memory_bytes(value)
         return value
 
-    @validates("environment")
+    @validates("environment")  # podkit's own check: its message never shows a value
     @classmethod
     def _environment(cls, value: dict[str, str]) -> dict[str, str]:
         return _checks.check_environment(value)
@@ -209,7 +211,7 @@ class ContainerConfig(Model):
     @classmethod
     def _volumes(cls, value: list[Mount]) -> list[Mount]:
         targets = [mount.target for mount in value]
-        for target in targets:
+        for target in targets:  # normalised by `Mount`, so equal paths are equal texts
             if targets.count(target) > 1:
                 raise InvalidInput(f"volumes has two mounts on target={target!r}: keep one of them")
         return value
@@ -226,6 +228,7 @@ class ContainerConfig(Model):
 
     @model_validator(mode="after")
     def _ports_of_network(self) -> Self:
+        # an engine may publish nothing there, without an error
         for name in self.networks if self.ports else ():
             if name in ("host", "none") or name.startswith("container:"):
                 raise InvalidInput(
@@ -258,6 +261,7 @@ class ContainerConfig(Model):
     @property
     def given_fields(self) -> set[str]:
         """The fields that were set, or changed in place."""
+        # pydantic does not see a change within a list or dict, so compare with the defaults too
         return self.model_fields_set | {
             name
             for name, field in ContainerConfig.model_fields.items()
@@ -267,10 +271,11 @@ class ContainerConfig(Model):
     def checked_copy(self) -> ContainerConfig:
         """Return a validated deep copy with the same fields set.
 
-        Lists and dicts are mutable, so what was valid once may not be any more.
+        Lists and dicts are mutable, so a configuration that was valid once may have become invalid.
         """
+        # copied first: another thread may change the original during the check
         copy = ContainerConfig.model_validate(self.model_copy(deep=True))
-        copy.model_fields_set.intersection_update(self.given_fields)  # validating has marked them all
+        copy.model_fields_set.intersection_update(self.given_fields)  # validating marks all of them as set
         return copy
 
 

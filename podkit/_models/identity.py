@@ -1,8 +1,8 @@
-"""Whose a container is: its name, its labels, the process that made it.
+"""The identity of a container: its name, its labels, the process that made it.
 
-Everything here is chosen before a container is born and written on it, so that any podkit, after any crash, can tell
-whose it is. Two different ids never share a name, a set of labels or a path: what is readable in them is decoration,
-what counts is a hash over length-prefixed parts.
+podkit chooses all of it before it creates a container, and writes it on the container. So any podkit can identify a
+container after any crash. Two different ids never share a name, a set of labels or a path: a hash over length-prefixed
+parts tells them apart, and the readable part is decoration.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ NAME_MAX_LENGTH = 63
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The three words that name a session's container.
-
-    Made by `Identity.of`, which checks them.
-    """
+    """The three words that name a session's container. `Identity.of` checks them."""
 
     prefix: str
     user_id: str
@@ -40,7 +37,7 @@ class Identity:
         """Check the parts and put them together.
 
         Raises:
-            InvalidInput: one of them cannot be part of an identity.
+            InvalidInput: one of them is not allowed in an identity.
         """
         return cls(
             _checks.check_prefix(prefix),
@@ -52,6 +49,7 @@ class Identity:
     def name(self) -> str:
         """The container's name: `{prefix}-{readable}-{hash}`, at most 63 characters."""
         suffix = "-" + digest("name", self.prefix, self.user_id, self.session_id, characters=16)
+        # the readable part is cut to fit; the hash never is, for it alone makes the name unique
         room = NAME_MAX_LENGTH - len(self.prefix) - len(suffix) - 1
         readable = "-".join(filter(None, (readable_part(self.user_id), readable_part(self.session_id))))[:room].strip(
             "-"
@@ -69,15 +67,15 @@ class Identity:
         }
 
     def owns(self, labels: Mapping[str, str]) -> bool:
-        """Whether these labels prove that a container is this identity's."""
-        return self.labels.items() <= labels.items()
+        """Whether a container with these labels belongs to this identity."""
+        return self.labels.items() <= labels.items()  # the name alone proves nothing: anybody may choose it
 
     @classmethod
     def read(cls, labels: Mapping[str, str]) -> Identity:
         """Read the identity from a container's labels.
 
         Raises:
-            InvalidInput: they are not podkit's, of another schema, or garbled.
+            InvalidInput: they are not podkit's, have another schema, or are garbled.
         """
         if labels.get(Label.SCHEMA) != SCHEMA_VERSION:
             raise InvalidInput(
@@ -94,10 +92,10 @@ class Owner:
     """The process that made a container.
 
     Attributes:
-        host: name, boot id and pid namespace of its machine: a pid means something only there.
+        host: name, boot id and pid namespace of its machine. The pid is valid only there.
         pid: its process id.
-        started: its start time in clock ticks since boot, which tells it from a later process with the same pid.
-        instance: a random id of this process's life.
+        started: its start time in clock ticks since boot. A later process with the same pid has another one.
+        instance: a random id, new for each process.
     """
 
     host: str
@@ -112,29 +110,30 @@ class Owner:
     @classmethod
     def from_label(cls, text: str) -> Owner | None:
         """Decode an owner. `None` if it is garbled."""
-        try:
+        try:  # anybody can write a label, so expect anything in it
             data = json.loads(text)
             return cls(str(data["host"]), int(data["pid"]), str(data["started"]), str(data["instance"]))
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
 
     def alive(self) -> bool | None:
-        """Whether the process lives. `None` if unknown from here."""
-        if self.host != this_owner().host or not self.started:
+        """Whether the process lives. `None` if this process cannot tell."""
+        if self.host != this_owner().host or not self.started:  # without /proc, no start time is known
             return None
-        return _process_started(self.pid) == self.started
+        return _process_started(self.pid) == self.started  # the pid alone may belong to a later process
 
 
 def _process_started(pid: int) -> str:
     try:
-        # the name in parentheses may itself contain spaces and parentheses
+        # count from the last parenthesis: the program's name before it may contain spaces and parentheses
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # by pid: a forked child computes its own
 def _owner_of(pid: int) -> Owner:
+    # with the boot id, because after a reboot another pid namespace may have the same number
     host = [socket.gethostname()]
     with suppress(OSError):  # not Linux
         host.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())

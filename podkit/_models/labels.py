@@ -9,7 +9,7 @@ SCHEMA_VERSION = "1"
 
 
 class Label(StrEnum):
-    """A label's key. See docs/architecture.md for what each holds."""
+    """A label's key. docs/architecture.md lists their values."""
 
     SCHEMA = NAMESPACE + "schema"
     PREFIX = NAMESPACE + "prefix"

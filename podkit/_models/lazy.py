@@ -1,6 +1,6 @@
-"""The models, imported on first use: pydantic is as slow to import as all of podkit.
+"""The models, imported on first use. Importing pydantic takes as long as importing all of podkit.
 
-`from podkit._models import lazy as models`, for a module that uses them only within its functions.
+A module that uses them only within its functions imports them by `from podkit._models import lazy as models`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:  # such as what the import system asks of every module
+    if name not in _MODULES:  # such as `__path__`, which the import system looks up
         raise AttributeError(name)
+    # kept in the module: the next use does not come here
     found = globals()[name] = getattr(import_module(f"podkit._models.{_MODULES[name]}"), name)
     return found

@@ -11,26 +11,27 @@ from podkit.errors import CommandFailed
 
 
 def _encoded(data: dict[str, Any], stream: str) -> bytes:
+    # the default for a result that is made from text only
     return str(data.get(stream, "")).encode(errors="surrogateescape")
 
 
 class ProcessResult(Model):
-    """How a command ended and what it printed.
+    """A command's exit code and output.
 
     Attributes:
-        exit_code: as a shell would report it: 128 + n after signal n, 124 after a timeout, 126 and 127 where it could
-            not be run or found.
-        stdout: what it printed, decoded as UTF-8; bytes that are not UTF-8 appear as U+FFFD.
-        stderr: the same for the error stream; after a timeout, a last line of podkit's says so.
-        stdout_bytes: what it printed, as it came.
+        exit_code: as a shell would report it: 128 + n after signal n, 124 after a timeout, 126 if the program cannot be
+            run, 127 if it is missing.
+        stdout: the standard output, decoded as UTF-8; bytes that are not UTF-8 appear as U+FFFD.
+        stderr: the same for the error stream. After a timeout, podkit adds a last line that says so.
+        stdout_bytes: the standard output, undecoded.
         stderr_bytes: the same for the error stream.
-        duration_seconds: from sending the command to knowing its end, as the caller measures it.
-        timed_out: the command was over its time and was killed.
-        stdout_truncated: more was printed than the limit; the end is missing.
+        duration_seconds: the time from sending the command until its end was known.
+        timed_out: whether the command's timeout expired and it was killed.
+        stdout_truncated: whether the output was longer than the limit; its end is missing.
         stderr_truncated: the same for the error stream.
-        oom_killed: the kernel killed something of the command for memory. Where other commands or background processes
-            run beside it, only what ended it, or was orphaned, counts.
-        container_restarted: the container had to be killed and started to end this command.
+        oom_killed: whether the kernel killed a process of the command for memory. If other commands or background
+            processes run beside it, only a process that ended the command, or was orphaned, counts.
+        container_restarted: whether the container had to be killed and started to end this command.
     """
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")  # output need not be UTF-8
@@ -60,6 +61,7 @@ class ProcessResult(Model):
         """
         if self.ok:
             return self
+        # the last line usually is the program's error; some programs print it on standard output
         last = self.stderr.strip().splitlines()[-1:] or self.stdout.strip().splitlines()[-1:]
         why = " (out of memory)" if self.oom_killed else ""
         why += " (its container was restarted)" if self.container_restarted else ""

@@ -1,4 +1,4 @@
-"""A session, as its caller sees it."""
+"""A session, in its caller's view."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Session(Model):
     """One (user_id, session_id) and the container that serves it.
 
     Attributes:
-        user_id: whose session it is.
-        session_id: which of the user's sessions.
-        container_id: the engine's full id; changes only by recreation, `None` while there is no container.
+        user_id: the user of the session.
+        session_id: tells it from the user's other sessions.
+        container_id: the engine's full id. Only a recreation changes it; `None` while there is no container.
         container_name: the name on the engine, the same after a recreation.
-        status: as podkit last saw it.
-        config: what was really used; an event handler may have changed what was asked for.
-        data_dir: the workspace as podkit sees it, `None` without one.
+        status: the container's last known state.
+        config: the configuration of the container. An event handler may have changed the requested one.
+        data_dir: the workspace on podkit's file system, `None` without one.
         created_at: when the session was created, UTC.
         last_active_at: when the last command began or ended, UTC; assigning moves the idle clock.
-        session_inactivity_timeout_seconds: how long it may be idle before it may be cleaned up.
-        metadata: free for the caller, but for `failure_status`, `failure_reason` and `failure_log`, which the health
+        session_inactivity_timeout_seconds: idle seconds after which the session may be cleaned up.
+        metadata: free for the caller, apart from `failure_status`, `failure_reason` and `failure_log`, which the health
             monitor sets and a recreation clears.
     """
 
@@ -47,7 +47,7 @@ class Session(Model):
     session_inactivity_timeout_seconds: int = Field(default=3600, ge=0)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
-    # Idle time is counted on the monotonic clock: the wall clock may jump by hours.
+    # idle time is counted on the monotonic clock, because the wall clock may jump by hours
     _active_monotonic: float = PrivateAttr(default_factory=time.monotonic)
 
     @validates("created_at", "last_active_at")
@@ -63,10 +63,11 @@ class Session(Model):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name == "last_active_at":
+        if name == "last_active_at":  # both clocks move together
             self._move_idle_clock()
 
     def _move_idle_clock(self) -> None:
+        # a moment of the wall clock as one of the monotonic clock, by its age
         self._active_monotonic = time.monotonic() - (utc_now() - self.last_active_at).total_seconds()
 
     @property

@@ -1,1 +1,1 @@
-"""Engines: the seam, and what is behind it."""
+"""Engines: the seam and its implementations."""

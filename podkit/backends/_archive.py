@@ -1,4 +1,4 @@
-"""Archives for a container that has never run. Imported late, with `tarfile`."""
+"""Tar archives for containers that have never run. Imported late, because `tarfile` is slow to import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def of_programs(files: Mapping[str, Path]) -> bytes:
 
 def _program(name: str, path: Path) -> tuple[tarfile.TarInfo, bytes]:
     entry, content = tarfile.TarInfo(name), path.read_bytes()
-    entry.size, entry.mode = len(content), 0o111  # what cannot be read cannot be traced either
+    entry.size, entry.mode = len(content), 0o111  # execute only: a program that cannot be read cannot be traced
     return entry, content
 
 

@@ -1,4 +1,4 @@
-"""Which engine the environment means. Its SDK is imported on demand."""
+"""The backend that the environment names. It is imported on demand."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _backends: dict[tuple[str | None, ...], Backend] = {}
 
 def _after_fork() -> None:
     global _lock
+    # another thread of the parent may have held the old one; the backends renew themselves
     _lock = threading.Lock()
 
 
@@ -31,7 +32,7 @@ def default_backend() -> Backend:
         EngineUnavailable: no engine answers; the next call tries again.
     """
     key = tuple(os.environ.get(name) for name in _NAMED_BY)
-    with _lock:
+    with _lock:  # making a backend does no I/O; connecting may block, so it comes after
         if key not in _backends:
             module, name = _DEFAULT
             _backends[key] = getattr(import_module(module), name)()
@@ -41,7 +42,7 @@ def default_backend() -> Backend:
 
 
 def close_backends() -> None:
-    """Close and forget the shared backends. One that is still held can be used on."""
+    """Close and forget the shared backends. Whoever still holds one can go on using it."""
     with _lock:
         backends = list(_backends.values())
         _backends.clear()

@@ -8,11 +8,11 @@ from typing import Any
 from podkit.backends._http import Refused, Requests
 
 MISSING, CONFLICT = 404, 409
-"""What the engine answers with."""
+"""Statuses of the engine's refusals."""
 
 
 def exists(api: Requests, *path: str) -> bool:
-    """Whether the engine knows something."""
+    """Whether the engine has an object at this path."""
     try:
         api.ask("GET", *path)
     except Refused as exc:
@@ -28,6 +28,6 @@ def create_container(api: Requests, name: str, body: Mapping[str, Any]) -> str:
 
 
 def put_archive(api: Requests, id: str, path: str, archive: bytes) -> None:
-    """Unpack an archive in a container that has never run. A directory replaces nothing but a directory."""
+    """Unpack an archive in a container that has never run. Never turns a directory into a file, or the reverse."""
     query = {"path": path, "noOverwriteDirNonDir": "true"}
     api.ask("PUT", "containers", id, "archive", query=query, body=archive)

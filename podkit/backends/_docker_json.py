@@ -33,8 +33,8 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
     """Return the body of `POST /containers/create`.
 
     Args:
-        spec: what to make.
-        binds: its mounts of a directory of a volume, in the older form `source:target:flags`.
+        spec: the workload to make.
+        binds: the mounts of one directory of a volume, in the older form `source:target:flags`.
     """
     mounts = [mount for mount in spec.mounts if not mount.subpath]
     if shared := spec.shared:
@@ -46,7 +46,7 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
         "CpuPeriod": _CPU_PERIOD,
         "CpuQuota": int(spec.cpu_limit * _CPU_PERIOD),
         "Memory": spec.memory_bytes,
-        "MemorySwap": spec.memory_bytes,  # the sum of both: so no swap
+        "MemorySwap": spec.memory_bytes,  # memory and swap together, so no swap
         "PidsLimit": spec.pids_limit,
         "CapDrop": ["ALL"],
         "CapAdd": list(spec.capabilities),
@@ -62,7 +62,7 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
         "Env": [f"{name}={value}" for name, value in spec.environment.items()],
         "WorkingDir": spec.working_dir,
         "OpenStdin": spec.attachable,
-        "StdinOnce": spec.attachable,  # the end of the first stream is the end of the input
+        "StdinOnce": spec.attachable,  # the input ends with the first stream
         "ExposedPorts": {f"{port}/tcp": {} for port in spec.ports},
         "HostConfig": host,
     }
@@ -72,7 +72,7 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
 
 def _mount(mount: MountSpec) -> dict[str, Any]:
     made: dict[str, Any] = {"Type": mount.type, "Target": mount.target, "ReadOnly": mount.read_only}
-    if mount.source:
+    if mount.source:  # a tmpfs and an unnamed volume have none
         made["Source"] = mount.source
     memory = {"SizeBytes": mount.size_bytes, "Mode": mount.mode}
     if options := {key: value for key, value in memory.items() if value is not None}:
@@ -138,6 +138,6 @@ def published_ports(ports: Mapping[str, Any]) -> dict[int, int]:
 
 
 def _time(text: str | None) -> datetime | None:
-    if not text or text.startswith("0001-"):  # Go's way to say never
+    if not text or text.startswith("0001-"):  # Go's zero time: never
         return None
     return datetime.fromisoformat(text)

@@ -1,6 +1,7 @@
-"""Docker's SDK: a client for those who want one, and the user's registry credentials.
+"""The parts of podkit that need Docker's SDK.
 
-Imported at the first use of either: the SDK takes longer to import than all of podkit.
+These are `DockerBackend.client` and the user's registry credentials. The first use of either imports this module,
+because the SDK takes longer to import than all of podkit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 def make_client(endpoint: Endpoint, version: str) -> docker.DockerClient:
-    """Return a client of the SDK. No I/O: the API's version is known."""
+    """Return a client of the SDK. Does no I/O, because the API's version is known."""
     tls: TLSConfig | bool = False
     if endpoint.tls:
         certificate, key = endpoint.tls.file("cert.pem"), endpoint.tls.file("key.pem")
@@ -31,7 +32,7 @@ def make_client(endpoint: Endpoint, version: str) -> docker.DockerClient:
     client = docker.DockerClient(
         endpoint.url, version=version, timeout=int(ENGINE_CALL_SECONDS), tls=tls, max_pool_size=_CONNECTIONS
     )
-    client.api.trust_env = False  # no HTTP_PROXY: podkit's own requests take none
+    client.api.trust_env = False  # ignore HTTP_PROXY, as podkit's own requests do
     return client
 
 
@@ -48,6 +49,6 @@ def registry_credentials(repository: str) -> str:
         found = docker.auth.load_config().resolve_authconfig(registry)
         return docker.auth.encode_header(found).decode() if found else ""
     except (docker.errors.DockerException, OSError, ValueError, TypeError, KeyError, AttributeError) as exc:
-        # most images need none; for one that does, the engine says so
+        # most images need no credentials; for the others, the engine's refusal says so
         _logger.warning("the docker client's credentials cannot be read and are not used: %s", exc)
         return ""

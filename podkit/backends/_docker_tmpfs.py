@@ -14,20 +14,20 @@ _OPEN = 0o1777
 
 
 def open_tmpfs(api: Requests, id: str, mounts: Sequence[MountSpec]) -> None:
-    """Set the mode of the directories below each tmpfs. The container has never run.
+    """Set the mode of the directory under each tmpfs. The container has never run.
 
-    From the second start on, runc gives a tmpfs the mode of the directory that it covers, which was made with 0755.
+    The engine makes these directories with mode 0755. From the second start on, runc copies that mode to the tmpfs.
     """
     targets = {PurePosixPath(mount.target) for mount in mounts}
     modes = {
         mount.target.strip("/"): _OPEN if mount.mode is None else mount.mode
         for mount in mounts
-        # below another mount the directory is that one's, perhaps one of the host
+        # below another mount, the directory belongs to that mount, and may even be the host's
         if mount.type == "tmpfs" and targets.isdisjoint(PurePosixPath(mount.target).parents)
     }
     if not modes:
         return
     from podkit.backends._archive import of_directories  # late: see there
 
-    with suppress(Refused):  # such as where the image has a symlink there
+    with suppress(Refused):  # such as for an image with a symlink at this path
         put_archive(api, id, "/", of_directories(modes))

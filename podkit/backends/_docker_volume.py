@@ -1,4 +1,8 @@
-"""Files shared by an engine's containers, in a volume that is filled once."""
+"""Files shared by an engine's containers, in a volume that is filled once.
+
+The files go through a container that mounts the volume and never starts, the filler. Its existence is the state of the
+volume: with a filler it is incomplete, without one it is complete.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +24,15 @@ from podkit.errors import EngineError, EngineUnavailable, ImageNotFound, NotSupp
 from podkit.utils._deadline import CLEAN_UP_SECONDS, Deadline, held, wait_until
 from podkit.utils._fork import renew_after_fork
 
-_FILL_SECONDS = 20  # longer than filling a volume takes
-_FAILED = 500  # a status from here on says that the engine could not, and not that it will not
+_FILL_SECONDS = 20  # longer than any filling takes
+_FAILED = 500  # a status from here on is a failure of the engine; a lower one is its refusal
 _LABEL = "podkit.shared"
 
 
 class SharedVolumes:
     """Places shared files, each set in a volume of its own.
 
-    Safe to use from many threads; of many processes that ask at once, one fills it.
+    Safe to use from many threads. When many processes ask at once, one of them fills the volume.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -38,39 +42,41 @@ class SharedVolumes:
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()  # held while a volume is looked for or filled; guards _placed
+        # guards _placed; held while a volume is looked for or filled, so that one thread of the process fills it
+        self._lock = threading.RLock()
 
     def place(self, api: Requests, shared: SharedFiles, image: str) -> None:
-        """Make sure that the volume exists and is whole.
+        """Make sure that the volume exists and is complete.
 
-        It is made together with the container that it is filled through, which is never started and goes once it is
-        full: so a volume without that container is whole, whoever was killed when.
+        One request makes the volume and its filler, and the filler is removed after the filling. So a volume without a
+        filler is complete, even if processes were killed at any moment.
 
         Raises:
-            NotSupported: the engine does not allow it.
+            NotSupported: the engine refuses to make or fill the volume.
             ImageNotFound: the image is not on the engine.
         """
         patience = api.deadline.at_most(_FILL_SECONDS)
         with held(self._lock, patience, "placing files on the engine"):
             while True:
                 labels = _labels(api, shared.name)
-                if labels is None:
+                if labels is None:  # never made, or pruned since
                     self._placed.discard(shared.name)
                 elif labels.get(_LABEL) != shared.name:
                     raise NotSupported(f"there is a volume {shared.name} that is not podkit's: remove it")
                 elif shared.name in self._placed or _find_filler(api, shared) is None:
-                    self._placed.add(shared.name)
+                    self._placed.add(shared.name)  # complete
                     return
                 if self._fill(api, shared, image):
                     self._placed.add(shared.name)
                     return
+                # another process fills it: wait until it has finished, or died, or takes far too long
                 wait_until(lambda: _is_left(_find_filler(api, shared)), deadline=patience)
                 if filler := _find_filler(api, shared):
                     _finish(api, shared, filler)
                     patience = api.deadline.at_most(_FILL_SECONDS)
 
     def _fill(self, api: Requests, shared: SharedFiles, image: str) -> bool:
-        """Make the volume and fill it. False where another process is doing that."""
+        """Make the volume and fill it. False if another process is doing that."""
         archive, attempt = _archive(api, shared), os.urandom(16).hex()
         options = {"Labels": {_LABEL: shared.name}}
         mount = {"Type": "volume", "Source": shared.name, "Target": shared.target, "VolumeOptions": options}
@@ -86,14 +92,14 @@ class SharedVolumes:
             "HostConfig": {"Mounts": [mount], "NetworkMode": "none"},
         }
         try:
-            id = create_container(api, _filler_name(shared), body)
+            id = create_container(api, _filler_name(shared), body)  # from here on, the volume is incomplete
         except Refused as exc:
-            if exc.status == CONFLICT:
+            if exc.status == CONFLICT:  # the filler's name is taken: another process was first
                 return False
             if exc.status == MISSING:
                 raise ImageNotFound(image_missing(image, str(exc))) from exc
             raise NotSupported(str(exc)) from exc
-        except BaseException:  # the answer was lost, or nobody waited for it
+        except BaseException:  # the answer was lost, or the wait interrupted: the engine may have made both
             _take_back(api, shared, attempt)
             raise
         try:
@@ -103,18 +109,18 @@ class SharedVolumes:
             if isinstance(exc, Refused):
                 raise NotSupported(str(exc)) from exc
             raise
-        _remove(api, id)
+        _remove(api, id)  # now the volume is complete
         self._logger.debug("filled volume %s", shared.name)
         _drop_former(api, shared)
         return True
 
 
 class _Filler(NamedTuple):
-    """The container that a volume is filled through.
+    """The container through which a volume is filled.
 
     Attributes:
-        id: the engine's.
-        labels: say whose it is.
+        id: the engine's full id.
+        labels: name the process that made it, and the attempt.
     """
 
     id: str
@@ -126,10 +132,10 @@ def _filler_name(shared: SharedFiles) -> str:
 
 
 def _find_filler(api: Requests, shared: SharedFiles) -> _Filler | None:
-    """Return it; `None` where nobody fills the volume.
+    """Return the filler, or `None` if nobody fills the volume.
 
     Raises:
-        NotSupported: its name belongs to something else.
+        NotSupported: a container that is not podkit's has its name.
     """
     try:
         found = api.ask("GET", "containers", _filler_name(shared), "json")
@@ -144,27 +150,28 @@ def _find_filler(api: Requests, shared: SharedFiles) -> _Filler | None:
 
 
 def _is_left(filler: _Filler | None) -> bool:
-    """Whether the attempt to fill the volume was given up. False where that is unknown."""
+    """Whether the filler is gone, or its process has died. False if that is unknown."""
     owner = Owner.from_label(filler.labels.get(Label.OWNER, "")) if filler else None
     return filler is None or (owner is not None and owner.alive() is False)
 
 
 def _finish(api: Requests, shared: SharedFiles, filler: _Filler) -> None:
-    """Fill the volume in the place of somebody who was killed.
+    """Fill the volume in the place of a process that was killed.
 
-    Several may do it at once. Removing the container first would leave a volume that looks whole.
+    Several processes may do this at once. The filler goes last: without it, a half-filled volume would look complete.
     """
     try:
         put_archive(api, filler.id, shared.target, _archive(api, shared))
     except Refused as exc:
         if exc.status == MISSING:
-            return  # it was finished by somebody else
+            return  # another process has finished it
         raise NotSupported(str(exc)) from exc
     _remove(api, filler.id)
 
 
 def _take_back(api: Requests, shared: SharedFiles, attempt: str) -> None:
-    """Remove whatever this attempt to fill the volume made. Another attempt's stays."""
+    """Remove the filler and the volume of this attempt. Another attempt's stay."""
+    # a deadline of its own: the caller's may have expired
     api = api.until(Deadline.after(CLEAN_UP_SECONDS))
     with suppress(Refused, EngineError):
         filler = _find_filler(api, shared)
@@ -174,7 +181,7 @@ def _take_back(api: Requests, shared: SharedFiles, attempt: str) -> None:
 
 
 def _archive(api: Requests, shared: SharedFiles) -> bytes:
-    from podkit.backends._archive import of_programs  # late: an engine is filled once
+    from podkit.backends._archive import of_programs  # late: each engine needs it once
 
     architecture = api.ask("GET", "version")["Arch"]
     files = shared.by_architecture.get(architecture)
@@ -190,7 +197,7 @@ def _labels(api: Requests, volume: str) -> Mapping[str, str] | None:
     except Refused as exc:
         if exc.status == MISSING:
             return None
-        if exc.status < _FAILED:  # such as by a proxy that lets only some requests pass
+        if exc.status < _FAILED:  # such as the refusal of a proxy that lets only some requests pass
             raise NotSupported(str(exc)) from exc
         raise
 
@@ -200,16 +207,17 @@ def _remove(api: Requests, container: str) -> None:
     with suppress(Refused):  # another caller may have removed it
         try:
             api.ask("DELETE", "containers", container, query=query)
-        except EngineUnavailable:  # a connection that was cut: what stays would hold up the next caller
+        except EngineUnavailable:  # a connection that was cut: a filler that stays would hold up the next caller
             api.ask("DELETE", "containers", container, query=query)
 
 
 def _drop_former(api: Requests, shared: SharedFiles) -> None:
-    """Remove other versions' volumes that nothing uses. They fill them again on demand."""
+    """Remove unused volumes of other versions. Those versions fill them again on demand."""
+    # a name is family-protocol-digest, hence two cuts
     family = shared.name.rpartition("-")[0].rpartition("-")[0]
     filters = json.dumps({"label": [_LABEL]})
     for volume in api.ask("GET", "volumes", query={"filters": filters})["Volumes"] or ():
         name, labels = str(volume["Name"]), volume.get("Labels") or {}
         if name != shared.name and name.startswith(f"{family}-") and labels.get(_LABEL) == name:
-            with suppress(Refused):  # in use
+            with suppress(Refused):  # a container uses it
                 api.ask("DELETE", "volumes", name)

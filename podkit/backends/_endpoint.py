@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     Connection = socket.socket | TlsSocket
 
-_UNSENT_BYTES = 1 << 20  # what the engine has not taken yet: each time there is room again wakes the sender
+_UNSENT_BYTES = 1 << 20  # the kernel's buffer: a small one wakes the sender for every few bytes that the engine takes
 
 
 class Tls(NamedTuple):
-    """Where the certificates of a TLS connection are.
+    """The certificates of a TLS connection.
 
     Attributes:
-        directory: holds `ca.pem`, `cert.pem` and `key.pem`, each if it is needed.
+        directory: holds `ca.pem`, `cert.pem` and `key.pem`; each may be missing.
         verify: whether the engine's certificate is checked.
     """
 
@@ -32,7 +32,7 @@ class Tls(NamedTuple):
     verify: bool
 
     def file(self, name: str) -> str | None:
-        """Return the path of a TLS file, `None` where it is missing."""
+        """Return the path of a TLS file, `None` if missing."""
         path = self.directory / name
         return str(path) if path.is_file() else None
 
@@ -42,8 +42,8 @@ class Endpoint(NamedTuple):
 
     Attributes:
         url: `unix:///path` or `tcp://host:port`.
-        source: who named it, for messages.
-        tls: how to encrypt, `None` for a plain connection.
+        source: the setting that named it, for messages.
+        tls: the certificates, `None` for a plain connection.
     """
 
     url: str
@@ -57,9 +57,8 @@ class Endpoint(NamedTuple):
 def find_endpoints(environ: Mapping[str, str]) -> list[Endpoint]:
     """List where the engine may be, in the `docker` command's order.
 
-    `DOCKER_HOST` alone counts where it is set, then the current docker context (`DOCKER_CONTEXT`, or the one of the
-    client's configuration file); without either, the usual sockets are tried one after another. Reads files, connects
-    to nothing.
+    If `DOCKER_HOST` is set, it alone counts. Next comes the current docker context (`DOCKER_CONTEXT`, or the one of the
+    client's configuration file). Without either, the usual sockets are listed. Reads files and connects to nothing.
 
     Raises:
         EngineUnavailable: the context does not exist or is not readable.
@@ -69,7 +68,7 @@ def find_endpoints(environ: Mapping[str, str]) -> list[Endpoint]:
         if environ.get("DOCKER_TLS_VERIFY") or environ.get("DOCKER_TLS"):
             directory = environ.get("DOCKER_CERT_PATH") or _config_directory(environ)
             tls = Tls(Path(directory), verify=bool(environ.get("DOCKER_TLS_VERIFY")))
-        url = host if "://" in host else f"tcp://{host}"  # as the `docker` command takes it
+        url = host if "://" in host else f"tcp://{host}"  # as the `docker` command reads it
         return [Endpoint(url, "DOCKER_HOST", tls)]
     if name := _current_context(environ):
         return [_context_endpoint(name, _config_directory(environ) / "contexts")]
@@ -89,7 +88,7 @@ def _current_context(environ: Mapping[str, str]) -> str | None:
     if not name:
         try:
             name = json.loads((_config_directory(environ) / "config.json").read_text()).get("currentContext")
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError):  # the `docker` command goes on without a file, too
             return None
     return name if isinstance(name, str) and name not in ("", "default") else None
 
@@ -97,7 +96,7 @@ def _current_context(environ: Mapping[str, str]) -> str | None:
 def _context_endpoint(name: str, contexts: Path) -> Endpoint:
     import hashlib  # late: it loads OpenSSL
 
-    key = hashlib.sha256(name.encode()).hexdigest()  # the client's own name for the context's directory
+    key = hashlib.sha256(name.encode()).hexdigest()  # the `docker` command names a context's directory so
     try:
         found = json.loads((contexts / "meta" / key / "meta.json").read_text())["Endpoints"]["docker"]
         url, skip_verify = str(found["Host"]), bool(found.get("SkipTLSVerify"))
@@ -113,21 +112,19 @@ def _context_endpoint(name: str, contexts: Path) -> Endpoint:
 
 
 def dial(endpoint: Endpoint, deadline: Deadline) -> Connection:
-    """Open a connection of one's own to the engine.
+    """Open a new connection to the engine, which the caller owns.
 
-    Blocks until the deadline at most.
+    Blocks until the deadline at most. The errors do not name the endpoint, which the caller knows.
 
     Raises:
-        OSError: nothing listens, or not in time.
-        EngineUnavailable: this kind of address is not spoken.
-
-    The errors do not name the endpoint: the caller knows it.
+        OSError: nothing listens, or nothing answered in time.
+        EngineUnavailable: podkit does not speak this kind of address.
     """
     try:
         parts = urlsplit(endpoint.url)
         port = parts.port or (2376 if endpoint.tls else 2375)
     except ValueError as exc:
-        raise EngineUnavailable(f"this is no address: {exc}") from exc
+        raise EngineUnavailable(f"this is not an address: {exc}; use unix:///path or tcp://host:port") from exc
     if parts.scheme == "unix":
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -142,8 +139,8 @@ def dial(endpoint: Endpoint, deadline: Deadline) -> Connection:
         try:
             connection = socket.create_connection((parts.hostname, port), deadline.wait_seconds())
         except UnicodeError as exc:
-            raise EngineUnavailable(f"this is no address: {exc}") from exc
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raise EngineUnavailable(f"this is not an address: {exc}; use unix:///path or tcp://host:port") from exc
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small writes go out at once
         return _encrypt(connection, endpoint.tls, parts.hostname) if endpoint.tls else connection
     raise EngineUnavailable(
         "podkit speaks unix:// and tcp://; for ssh, forward the socket with "

@@ -1,7 +1,7 @@
 """An exec's byte stream, on a connection of its own.
 
-The Docker SDK's exec stream ignores the client's timeout and shares a connection pool, so podkit speaks these few
-lines of HTTP itself: one request, which the engine answers by turning the connection into a raw stream.
+The Docker SDK's exec stream ignores the client's timeout and shares a connection pool, so podkit speaks HTTP itself. It
+sends one request, and the engine answers by turning the connection into a raw stream.
 Source: Docker Engine API, "Start an exec instance".
 """
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 ExitCode = Callable[[str | None, Deadline | None], int | None]
 """Asks for the exit code of a stream's process."""
 
-_SHORT_READ_BYTES = 16 << 10  # room for 256 KiB costs ten times as much as reading a short answer
-_BEGINNING_BYTES = 2 << 10
+_SHORT_READ_BYTES = 16 << 10  # a buffer of 256 KiB costs ten times as much as reading a short answer
+_BEGINNING_BYTES = 2 << 10  # of the output, kept for the engine's reason
 
 
 def open_raw_stream(connection: Connection, path: str, body: object, deadline: Deadline) -> bytes:
     """Send a POST request that turns `connection` into a raw stream.
 
     Returns:
-        What has come of the stream already, behind the headers of the answer.
+        The first bytes of the stream, if any came together with the answer's headers.
 
     Raises:
         Refused: the engine answered with an error.
@@ -46,7 +46,7 @@ def open_raw_stream(connection: Connection, path: str, body: object, deadline: D
     send(connection, request_bytes("POST", path, json.dumps(body).encode(), upgrade), deadline)
     incoming = Incoming(connection, deadline)
     incoming.read_head()
-    if incoming.status in (101, 200):
+    if incoming.status in (101, 200):  # 200: an engine without the upgrade, the stream is the same
         return incoming.left
     raise refusal(incoming)
 
@@ -56,19 +56,19 @@ class SocketStream:
 
     Args:
         connection: the stream owns it.
-        received: what was read of the stream already.
-        exit_code: asks the engine how the process ended, until a deadline; once the output has ended it gets its
-            beginning, where the engine says why it could not start the process, and `None` before.
+        received: the first bytes of the stream, which were read already.
+        exit_code: asks the engine for the exit code, until a deadline. Once the output has ended, it also gets the
+            beginning of the output, where an engine says why it could not start the process; before that, `None`.
     """
 
     def __init__(self, connection: Connection, received: bytes, exit_code: ExitCode) -> None:
         self._connection = connection
         self._frames = FrameReader()
         self._chunks: deque[Chunk] = deque(self._frames.feed(received))
-        self._beginning = b""
+        self._beginning = b""  # of the output; it may be the engine's reason for not starting the process
         self._read_bytes = _SHORT_READ_BYTES
         self._ended = False
-        self._has_written = False
+        self._has_written = False  # whether a reset may be a normal end, see `read`
         self._ask_exit_code = exit_code
 
     def wait(self, deadline: Deadline) -> bool:
@@ -93,14 +93,16 @@ class SocketStream:
             except ConnectionResetError as exc:
                 if not self._has_written:
                     raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc
-                data = b""  # an engine that closes with input unread resets: the command ended before it read all
+                # a normal end: the command left input unread, and an engine that closes then resets the connection
+                data = b""
             except (OSError, ValueError) as exc:  # ValueError: closed by another thread
                 raise EngineUnavailable(f"the stream to the command broke: {exc}") from exc
             if not data:
                 if self._frames.inside_frame:
                     raise EngineUnavailable("the engine's output stream ended in the middle of a frame")
-                self._ended = True
+                self._ended = True  # reading -> ended; the next read gets here again
                 return Chunk(Stream.STDOUT, b"")
+            # a full buffer: more is waiting, so the larger one pays from now on
             self._read_bytes = READ_BYTES if len(data) >= _SHORT_READ_BYTES else _SHORT_READ_BYTES
             self._chunks.extend(self._frames.feed(data))
         chunk = self._chunks.popleft()
@@ -110,7 +112,7 @@ class SocketStream:
 
     def write(self, data: bytes, deadline: Deadline) -> None:
         """See `ExecStream.write`."""
-        self._has_written = True
+        self._has_written = True  # before the first byte: the reset may come during this call
         try:
             send(self._connection, data, deadline)
         except (ConnectionResetError, ValueError) as exc:  # ValueError: closed by another thread
@@ -128,6 +130,6 @@ class SocketStream:
 
     def close(self) -> None:
         """See `ExecStream.close`."""
-        with suppress(OSError):  # wakes a thread that waits in `write`; closing alone would leave it there
+        with suppress(OSError):  # wakes a thread that waits in `write`; `close` alone would leave it there
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()

@@ -1,7 +1,7 @@
-"""HTTP requests to an engine over podkit's own sockets. Each has a deadline; no SDK.
+"""HTTP requests to an engine over podkit's own sockets, each with a deadline.
 
-An SDK bounds no call as a whole and takes longer to import than all of podkit; an engine's API needs this little of
-HTTP: one request, one answer of known length or in chunks, and connections that are used again.
+Docker's SDK bounds no call as a whole and takes longer to import than all of podkit. An engine's API needs little of
+HTTP: one request, one answer (of known length, in chunks, or up to the end), and connections that are used again.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 READ_BYTES = 256 << 10
 _WRITE_BYTES = 256 << 10
 _POLL_SECONDS = 3600.0  # poll() counts milliseconds in 32 bits
+
+# an engine is trusted, but something else may listen at its address: no answer fills the memory
 _HEADERS_MAX_BYTES = 64 << 10
 _ANSWER_MAX_BYTES = 256 << 20
 _REFUSAL_MAX_BYTES = 64 << 10
-_IDLE_CONNECTIONS = 16
+_IDLE_CONNECTIONS = 16  # more than this are closed after their request
 NOT_MODIFIED = 304
-"""The status of a refusal to start what runs, or to stop what does not."""
-_EMPTY = (204, NOT_MODIFIED)
+"""The refusal to start a running container, or to stop one that does not run."""
+_EMPTY = (204, NOT_MODIFIED)  # statuses without a body, even if the headers announce one
 _BEGIN = b"HTTP/"
 
 
@@ -51,7 +53,7 @@ class Refused(Exception):
 def wait_for(connection: Connection, deadline: Deadline, *, writing: bool = False) -> None:
     """Wait until the socket can be read, or written."""
     if not writing and not isinstance(connection, socket.socket) and connection.pending():
-        return  # decrypted already: the kernel's buffer is empty, and polling it would wait for nothing
+        return  # bytes that were decrypted already: no poll shows them
     while not _is_ready(connection, deadline.at_most(_POLL_SECONDS).remaining, writing=writing):
         if deadline.expired:
             raise EngineTimeout(f"the engine did not {'take' if writing else 'send'} anything in time")
@@ -70,8 +72,8 @@ def receive(connection: Connection, size: int, deadline: Deadline) -> bytes:
     """Receive at most `size` bytes, waiting for the first. Empty at the end."""
     while True:
         try:
-            return connection.recv(size)
-        except BlockingIOError:  # or a TLS record that has come in part
+            return connection.recv(size)  # before any wait: bytes that have come count even after the deadline
+        except BlockingIOError:  # nothing has come, or only a part of a TLS record
             wait_for(connection, deadline)
 
 
@@ -84,7 +86,7 @@ def send(connection: Connection, data: bytes, deadline: Deadline) -> None:
         except BlockingIOError:
             sent = 0
         view = view[sent:]
-        if not sent:  # a TLS connection may have kept what the kernel did not take
+        if not sent:  # the kernel's buffer is full; a TLS connection may still keep encrypted bytes for it
             wait_for(connection, deadline, writing=True)
 
 
@@ -95,8 +97,8 @@ class Incoming:
     """An answer as it comes.
 
     Attributes:
-        deadline: until when the next bytes must have come; may be changed between two reads.
-        left: what was received and belongs to nothing that was read so far.
+        deadline: when to stop waiting for bytes; it may be changed between two reads.
+        left: bytes that were received and not used yet.
         status: of the answer, once its head was read.
     """
 
@@ -116,32 +118,33 @@ class Incoming:
         """
         while len(self.left) < len(_BEGIN):
             self._more()
-        if not self.left.startswith(_BEGIN):  # something else may never send the end of a head
+        if not self.left.startswith(_BEGIN):  # check it now: another protocol may never send the end of a head
             raise _not_http(self.left)
         lines = self._until(b"\r\n\r\n", _HEADERS_MAX_BYTES, "headers").split(b"\r\n")
         try:
             self.status = int(lines[0].split()[1])
             self._headers = dict(_header(line) for line in lines[1:])
-            self._length()
+            self._length()  # raises ValueError for a length that is no number
         except (ValueError, IndexError) as exc:
             raise _not_http(lines[0]) from exc
 
     @property
     def keeps_connection(self) -> bool:
         """Whether another answer can follow once the body was read."""
+        # a body without a length ends with the connection; bytes that are left would begin the next answer
         ends = self.status not in _EMPTY and not self._chunked and self._length() is None
         return not (ends or self.left or self._headers.get(b"connection", b"").lower() == b"close")
 
     def read_body(self, most: int = _ANSWER_MAX_BYTES) -> bytes:
-        """Read the body, which must not have more than `most` bytes."""
+        """Read the body. One of more than `most` bytes is refused."""
         return b"".join(self.pieces(most))
 
     def pieces(self, most: int) -> Iterator[bytes]:
-        """Yield the body as it comes. One announced as too long is not read."""
+        """Yield the body as it comes. A length above `most` is refused before anything is read."""
         if self.status in _EMPTY:
             return
         length = self._length()
-        if self._chunked:
+        if self._chunked:  # it counts before a length, as in RFC 9112
             yield from self._chunks(most)
         elif length is not None:
             _check_size(length, most)
@@ -174,21 +177,21 @@ class Incoming:
     def _chunks(self, most: int) -> Iterator[bytes]:
         total = 0
         while True:
-            line = self._until(b"\r\n", _HEADERS_MAX_BYTES, "a chunk").partition(b";")[0]
+            line = self._until(b"\r\n", _HEADERS_MAX_BYTES, "a chunk").partition(b";")[0]  # without extensions
             try:
                 size = int(line.strip(), 16)
             except ValueError:
                 size = -1
-            if size < 0:
+            if size < 0:  # int() takes a sign as well
                 raise EngineUnavailable(f"the engine's answer has a chunk of {line[:20]!r} bytes")
-            if not size:
+            if not size:  # the last chunk; an empty line ends the trailers
                 while self._until(b"\r\n", _HEADERS_MAX_BYTES, "trailers"):
                     pass
                 return
             total += size
             _check_size(total, most)
             yield from self._exactly(size)
-            self._until(b"\r\n", _HEADERS_MAX_BYTES, "a chunk")
+            self._until(b"\r\n", _HEADERS_MAX_BYTES, "a chunk")  # the end of line behind its bytes
 
     def _until(self, mark: bytes, most: int, what: str) -> bytes:
         while (end := self.left.find(mark)) < 0:
@@ -206,7 +209,7 @@ class Incoming:
             size -= len(piece)
             yield piece
 
-    def _more(self, size: int = READ_BYTES >> 4) -> None:
+    def _more(self, size: int = READ_BYTES >> 4) -> None:  # most answers are short
         try:
             data = receive(self._connection, size, self.deadline)
         except ConnectionResetError as exc:
@@ -233,16 +236,17 @@ def _header(line: bytes) -> tuple[bytes, bytes]:
 
 
 def refusal(incoming: Incoming) -> Refused:
-    """Return the engine's words from a refusal's body."""
+    """Return a refusal with the engine's own words, read from its body."""
     body = incoming.read_body(_REFUSAL_MAX_BYTES)
     try:
         return Refused(incoming.status, str(json.loads(body)["message"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # such as a proxy's page
         return Refused(incoming.status, body.decode(errors="replace"))
 
 
 def request_bytes(method: str, path: str, content: bytes = b"", headers: str = "") -> bytes:
-    """Return a request as it is sent."""
+    """Return the bytes of a request."""
+    # a body is a JSON object or a tar archive, and an archive begins with a name
     typed = "Content-Type: application/json\r\n" if content.startswith(b"{") else ""
     length = f"Content-Length: {len(content)}\r\n" if content or method != "GET" else ""
     return f"{method} {path} HTTP/1.1\r\nHost: podkit\r\n{headers}{typed}{length}\r\n".encode() + content
@@ -256,18 +260,18 @@ class HttpClient:
 
     Args:
         endpoint: where the engine listens.
-        prefix: what all paths begin with, such as `/v1.41`.
+        prefix: the beginning of all paths, such as `/v1.41`.
     """
 
     def __init__(self, endpoint: Endpoint, prefix: str = "") -> None:
         self._endpoint = endpoint
         self._prefix = prefix
         self._idle: list[Connection] = []
-        self._lock = threading.Lock()  # guards _idle
-        weakref.finalize(self, _close_all, self._idle)
+        self._lock = threading.Lock()  # guards _idle only; never held while the engine is asked
+        weakref.finalize(self, _close_all, self._idle)  # a function without `self`, which it would keep alive
 
     def close(self) -> None:
-        """Close the connections that no request uses. The client can be used on."""
+        """Close idle connections. The client stays usable."""
         with self._lock:
             _close_all(self._idle)
 
@@ -287,6 +291,7 @@ class HttpClient:
             if incoming.status >= 300:
                 raise refusal(incoming)
             yield incoming
+            # only here: after an error, an unread rest of this answer would begin the next one
             kept = incoming.keeps_connection and self._keep(connection)
         except OSError as exc:
             if isinstance(exc, EngineTimeout | EngineUnavailable):
@@ -299,12 +304,12 @@ class HttpClient:
     def _connection(self, deadline: Deadline) -> Connection:
         while True:
             with self._lock:
-                found = self._idle.pop() if self._idle else None
+                found = self._idle.pop() if self._idle else None  # idle -> in use, by this thread alone
             if found is None:
                 break
-            if _is_open(found):
+            if _is_open(found):  # checked before its use: a request that may have arrived is never sent twice
                 return found
-            found.close()
+            found.close()  # the engine closed it meanwhile, such as at a restart
         try:
             made = dial(self._endpoint, deadline)
         except TimeoutError as exc:
@@ -320,7 +325,7 @@ class HttpClient:
         with self._lock:
             if len(self._idle) >= _IDLE_CONNECTIONS:
                 return False
-            self._idle.append(connection)
+            self._idle.append(connection)  # in use -> idle
             return True
 
 
@@ -328,7 +333,7 @@ class Requests:
     """Requests to one engine that share a deadline.
 
     Attributes:
-        deadline: until when.
+        deadline: when each of them gives up.
     """
 
     def __init__(self, client: HttpClient, deadline: Deadline) -> None:
@@ -336,7 +341,7 @@ class Requests:
         self.deadline = deadline
 
     def until(self, deadline: Deadline) -> Requests:
-        """Return the same with another deadline, such as one for cleaning up."""
+        """Return the same requests with another deadline. Cleaning up has one of its own."""
         return Requests(self._client, deadline)
 
     def ask(self, method: str, *path: str, query: Mapping[str, object] | None = None, body: object = None) -> Any:
@@ -344,14 +349,14 @@ class Requests:
 
         Args:
             method: such as `GET`.
-            path: its parts, each of which is quoted.
-            query: what stands behind the path.
-            body: sent as it is where it is `bytes`, else as JSON.
+            path: its parts; each of them is quoted.
+            query: names and values of the query, which are quoted too.
+            body: `bytes` are sent unchanged, anything else as JSON.
 
         Raises:
             Refused: the engine answered with an error.
             EngineTimeout: it did not answer in time.
-            EngineUnavailable: it cannot be reached, or broke off.
+            EngineUnavailable: it cannot be reached, or broke the connection.
         """
         data = self.fetch(method, *path, query=query, body=body)
         return _from_json(data) if data else None
@@ -365,12 +370,12 @@ class Requests:
     def events(self, *path: str, query: Mapping[str, object], headers: str) -> Iterator[Any]:
         """Make a POST request and yield its answer's lines of JSON as they come.
 
-        Without a deadline of their own, that is with `NEVER`, there may be 60 s between two pieces.
+        With the deadline `NEVER`, each piece of the answer may take 60 s.
         """
         rest = b""
         with self._client.answer("POST", _target(path, query), b"", headers, self._next_deadline()) as incoming:
             for piece in incoming.pieces(sys.maxsize):
-                *lines, rest = (rest + piece).split(b"\n")
+                *lines, rest = (rest + piece).split(b"\n")  # a piece may end in the middle of a line
                 yield from (_from_json(line) for line in lines if line.strip())
                 _check_size(len(rest), _HEADERS_MAX_BYTES)
                 incoming.deadline = self._next_deadline()
@@ -394,7 +399,8 @@ def _from_json(data: bytes) -> Any:
 
 
 def _is_open(connection: Connection) -> bool:
-    """Whether an idle connection is still open. Not if anything has come."""
+    """Whether an idle connection is open and silent."""
+    # bytes that nobody asked for would be taken for the next answer
     try:
         connection.recv(1)
     except BlockingIOError:

@@ -1,6 +1,6 @@
 """The header that Docker puts before each piece of output. Pure code.
 
-Eight bytes: the stream (1 stdout, 2 stderr), three zeros, and the length of what follows, big-endian.
+Eight bytes: the stream (1 stdout, 2 stderr), three zeros, and the length of the piece, big-endian.
 Source: Docker Engine API, "Attach to a container", stream format.
 """
 
@@ -20,9 +20,9 @@ class FrameReader:
     """Cuts a byte stream into chunks. Keeps less than a header between calls: frames of any length cost no memory."""
 
     def __init__(self) -> None:
-        self._header = b""
+        self._header = b""  # the part of the next header that has come
         self._stream = Stream.STDOUT
-        self._left = 0  # bytes of the present frame that have not come yet
+        self._left = 0  # bytes of the present frame that have not come yet; 0 between two frames
 
     @property
     def inside_frame(self) -> bool:
@@ -48,7 +48,7 @@ class FrameReader:
         missing = _HEADER.size - len(self._header)
         self._header += bytes(view[:missing])
         if len(self._header) == _HEADER.size:
-            kind, self._left = _HEADER.unpack(self._header)
+            kind, self._left = _HEADER.unpack(self._header)  # header -> data
             self._header = b""
             if kind not in _STREAMS:
                 raise EngineError(f"the engine's output stream has a frame of unknown kind {kind}")

@@ -1,7 +1,7 @@
 """TLS over a socket, for one reading and one writing thread.
 
-Python's own `ssl.SSLSocket` cannot be used by two threads at once, and cannot end one direction and go on with the
-other; a command's stream needs both.
+A command's stream needs two things that Python's own `ssl.SSLSocket` lacks: two threads may use it at once, and one
+direction may end before the other.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _RECORDS_BYTES = 64 << 10
 
 
 class TlsSocket:
-    """As much of a non-blocking socket as a stream uses. `recv` raises `BlockingIOError` where it would wait.
+    """The methods of a non-blocking socket that a stream uses. `recv` raises `BlockingIOError` if it would wait.
 
     Args:
-        connection: connected, with a timeout that bounds the handshake; it is owned from then on.
-        context: how to encrypt.
-        hostname: whose certificate is expected.
+        connection: connected, with a timeout that bounds the handshake. This object owns it from then on.
+        context: the certificates and settings.
+        hostname: the name that the engine's certificate must have.
     """
 
     def __init__(self, connection: socket.socket, context: ssl.SSLContext, hostname: str) -> None:
@@ -28,29 +28,30 @@ class TlsSocket:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
         self._lock = threading.Lock()  # guards all below and the TLS object; never held while waiting
-        self._unsent = b""
-        self._decrypted = b""  # before this side ended its direction
+        self._unsent = b""  # encrypted bytes that the kernel did not take yet
+        self._decrypted = b""  # read before this side ended its direction, see `shutdown`
         self._shake_hands()
-        self._socket.settimeout(0)
+        self._socket.settimeout(0)  # blocking -> non-blocking: from here on, callers poll with their deadlines
 
     def _shake_hands(self) -> None:
         while True:
             try:
                 self._tls.do_handshake()
-            except ssl.SSLWantReadError:
+            except ssl.SSLWantReadError:  # the peer's turn, once it has this side's records
                 self._socket.sendall(self._outgoing.read())
                 self._take(self._socket.recv(_RECORDS_BYTES))
             else:
-                self._socket.sendall(self._outgoing.read())
+                self._socket.sendall(self._outgoing.read())  # the last records of this side
                 return
 
     def _take(self, data: bytes) -> None:
         if data:
             self._incoming.write(data)
-        else:
+        else:  # the peer closed the socket; TLS reports the end once it has read all records
             self._incoming.write_eof()
 
     def _flush(self) -> None:
+        # in the order of encryption: a record that overtakes another one breaks the connection
         self._unsent += self._outgoing.read()
         with suppress(BlockingIOError):
             while self._unsent:
@@ -59,6 +60,7 @@ class TlsSocket:
     @property
     def unsent(self) -> bool:
         """Whether encrypted bytes wait for the kernel's buffer. `send(b"")` tries again."""
+        # without the lock: the only writing thread asks, and a stale answer costs it one more try
         return bool(self._unsent)
 
     def fileno(self) -> int:
@@ -73,17 +75,17 @@ class TlsSocket:
     def recv(self, size: int) -> bytes:
         """Return decrypted bytes, none at the peer's end."""
         with self._lock:
-            if self._decrypted:
+            if self._decrypted:  # the oldest bytes first
                 data, self._decrypted = self._decrypted[:size], self._decrypted[size:]
                 return data
             try:
                 return self._read(size)
             except ssl.SSLWantReadError:
-                self._take(self._socket.recv(_RECORDS_BYTES))
+                self._take(self._socket.recv(_RECORDS_BYTES))  # raises BlockingIOError if nothing has come
             try:
                 return self._read(size)
             except ssl.SSLWantReadError:
-                raise BlockingIOError from None  # a record that has come in part
+                raise BlockingIOError from None  # only a part of a record has come
 
     def _read(self, size: int) -> bytes:
         try:
@@ -91,14 +93,15 @@ class TlsSocket:
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
         finally:
-            with suppress(OSError):  # a peer that has gone takes no answers, but what it sent is still to be read
+            # reading may make records too, such as the answer to a key update
+            with suppress(OSError):  # a peer that has gone takes none, but its last bytes can still be read
                 self._flush()
 
     def send(self, data: bytes | memoryview) -> int:
-        """Encrypt and send. The kernel's leftovers are kept for the next call."""
+        """Encrypt and send. Encrypted bytes that the kernel does not take are kept for the next call."""
         with self._lock:
             self._flush()
-            if self._unsent or not data:
+            if self._unsent or not data:  # the kernel's buffer is full: encrypt nothing more for now
                 return 0
             sent = self._tls.write(data)
             self._flush()
@@ -107,10 +110,10 @@ class TlsSocket:
     def shutdown(self, how: int) -> None:
         """End this side's direction, with TLS's notice. `SHUT_RDWR` ends both at once."""
         if how == socket.SHUT_RDWR:
-            self._socket.shutdown(how)
+            self._socket.shutdown(how)  # without the lock and TLS's notice: it wakes a thread that waits
             return
         with self._lock:
-            # what has come already is taken first: ending looks for the peer's end, and trips over data
+            # read all that has come first: `unwrap` looks for the peer's end, and fails if it finds data
             with suppress(ssl.SSLWantReadError):
                 while data := self._read(_RECORDS_BYTES):
                     self._decrypted += data
@@ -119,7 +122,7 @@ class TlsSocket:
             self._flush()
 
     def settimeout(self, seconds: float) -> None:
-        """Accept 0 only: it never blocks."""
+        """Do nothing: this object never blocks."""
 
     def close(self) -> None:
         """Close the connection."""

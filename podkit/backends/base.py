@@ -1,9 +1,9 @@
-"""The seam between podkit and an engine: only what an engine alone can do.
+"""The seam between podkit and an engine.
 
 A backend makes, starts, stops, removes, inspects and lists workloads, and opens a byte stream to a process inside one.
-Commands, timeouts, output limits, files, sessions are written once, above it. The seam is drawn so that a Kubernetes
-pod fits as well as a container: creating may already start, mounts are fixed at birth, there is no file transfer, and
-who wants a workload restarted asks for that. What an engine cannot do is `NotSupported`, never an empty answer.
+Everything else (commands, timeouts, output limits, files, sessions) is written once, above the seam. A Kubernetes pod
+fits the seam as well as a container: creating may already start it, its mounts are fixed, nothing transfers files, and
+a restart is a method of its own. For a missing feature a backend raises `NotSupported`, and never returns a default.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypedDict
 
 from podkit._models.container_status import ContainerStatus
+from podkit.backends._filters import Filters, matches
 from podkit.utils._deadline import Deadline
 
 __all__ = [
@@ -35,8 +36,6 @@ __all__ = [
     "matches",
 ]
 
-Filters = Mapping[str, str | Sequence[str]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountSpec:
@@ -45,11 +44,11 @@ class MountSpec:
     Attributes:
         type: `bind` for a directory or file of the engine's host, `volume`, or `tmpfs` for memory.
         target: the absolute path inside.
-        source: the absolute path on the engine's host, or the name of the volume, which is made where it is missing; a
-            volume without a name is made for this workload alone.
-        read_only: whether it refuses to be written to.
-        subpath: the directory of the volume that is mounted alone, made where it is missing; `""` for all of it.
-        size_bytes: how much a `tmpfs` may hold; `None` for the engine's default.
+        source: the absolute path on the engine's host, or the name of the volume. A missing volume is made. One without
+            a name is made for this workload alone.
+        read_only: whether the workload can only read it.
+        subpath: the one directory of the volume to mount, made if missing; `""` mounts the whole volume.
+        size_bytes: capacity of a `tmpfs`; `None` for the engine's default.
         mode: the permissions of a `tmpfs`; `None` opens it to every user, as `/tmp`.
     """
 
@@ -67,8 +66,8 @@ class SharedFiles:
     """Programs that all workloads of an engine share, read-only.
 
     Attributes:
-        name: unique to this content, such as a name with a digest; no other content ever has it.
-        target: the absolute directory in which a workload sees them.
+        name: unique to this content, such as a name with a digest. No other content may ever use it.
+        target: the absolute path of their directory inside a workload.
         by_architecture: the engine's architecture in Go's terms (`amd64`, `arm64`) -> name and file of each program.
     """
 
@@ -79,29 +78,29 @@ class SharedFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
-    """What a workload is made of, in no engine's terms.
+    """The specification of a workload, the same for every engine.
 
     Attributes:
         name: at most 63 characters; unique on the engine.
         image: reference of the image.
-        labels: what the workload is found by.
-        entrypoint: `None` leaves the image's own, an empty list removes it.
+        labels: the key and value pairs that find the workload again.
+        entrypoint: `None` leaves the image's own; an empty list removes it.
         command: `None` leaves the image's own.
         environment: variables of the main process and of every command.
         user: `None` means the image's.
-        working_dir: absolute; the backend sees that it exists.
-        mounts: no two have the same target.
+        working_dir: absolute; the backend makes it if it is missing.
+        mounts: each with a target of its own.
         ports: each is published on the same port of the host's loopback.
         networks: names of existing networks; empty means the engine's default.
         cpu_limit: cores.
         memory_bytes: limit of memory and swap together.
         pids_limit: limit of processes and threads.
-        capabilities: all that the workload keeps.
+        capabilities: the ones that the workload keeps; it loses every other.
         init: run the engine's own init as first process, which reaps and passes signals on.
-        attachable: whether the main process reads and writes a stream, which `open_stream` gives; what it writes is
-            kept in no log.
-        shared: files that it sees besides its mounts; creating the first workload that names them places them on the
-            engine, running nothing, and the others only use them.
+        attachable: whether the main process reads and writes a stream, which `open_stream` opens. No log keeps its
+            output then.
+        shared: files beside the mounts. Creating the first workload that names them places them on the engine, without
+            running anything; later workloads only use them.
     """
 
     name: str
@@ -126,23 +125,23 @@ class WorkloadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadInfo:
-    """What the engine says of a workload at one moment.
+    """A workload's state, as the engine reports it at one moment.
 
     Attributes:
         id: the engine's full id.
-        name: without any decoration of the engine's.
+        name: as podkit chose it, without an engine's prefix such as `/`.
         status: its state.
         labels: all of them, podkit's and the image's.
         exit_code: of the main process once it has ended, else `None`.
         oom_killed: the kernel killed the main process for memory.
         error: the engine's own words, where starting failed.
         created_at: by the engine's clock.
-        started_at: of the present or last run; tells one run from the next.
+        started_at: of the present or last run; it differs between any two runs.
         finished_at: of the last run, `None` before its end.
         environment: of the main process.
-        user: who runs it, empty for the image's default of root.
-        working_dir: where its commands run.
-        networks: the names of the networks that it is in.
+        user: of the main process; empty means root, by the image's default.
+        working_dir: the directory of its commands.
+        networks: the names of its networks.
         mounts: pairs of the source on the engine's host and the target inside.
     """
 
@@ -192,7 +191,7 @@ class NotStarted(Exception):
     Internal: callers see exit code 126 or 127, or `ContainerNotRunning`.
 
     Attributes:
-        exit_code: 127 where there is no such program, 126 where it cannot be run, `None` where it was not the program.
+        exit_code: 127 for a missing program, 126 for one that cannot be run, `None` if the program is not the reason.
     """
 
     def __init__(self, message: str = "", *, exit_code: int | None = 127) -> None:
@@ -209,7 +208,7 @@ class ExecSpec:
         user: `None` means the workload's.
         working_dir: absolute; `None` means the workload's.
         environment: added to the workload's.
-        stdin: whether the process gets a stream to read; else its standard input is empty.
+        stdin: whether the process can read from the stream; else its standard input is empty.
     """
 
     argv: Sequence[str]
@@ -223,10 +222,10 @@ class ExecStream(Protocol):
     """The byte stream to one process. One thread may read while another writes; `close` may come from any."""
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait until `read` is worth a try, also at the end. Takes nothing.
+        """Wait until `read` has something to return. Takes nothing.
 
         Returns:
-            Whether it has; false where nothing came before the deadline.
+            True once there are bytes or the streams have ended; false if the deadline expired first.
 
         Raises:
             EngineUnavailable: the connection broke.
@@ -236,8 +235,8 @@ class ExecStream(Protocol):
     def read(self, deadline: Deadline) -> Chunk | None:
         """Return the next bytes of output. An empty chunk, for ever, once both streams have ended.
 
-        Bytes that are there are returned at once, whatever the deadline. `None` says that nothing came before it;
-        reading may go on.
+        Bytes that have come are returned even after the deadline. `None` means that it expired first; the caller may
+        read again.
 
         Raises:
             EngineUnavailable: the connection broke.
@@ -249,7 +248,7 @@ class ExecStream(Protocol):
 
         Raises:
             BrokenPipeError: the process has closed its standard input, or ended.
-            EngineTimeout: not all could be written before the deadline; nothing more can be written.
+            EngineTimeout: the deadline expired before all was written. The stream takes no more input then.
         """
         ...
 
@@ -261,10 +260,10 @@ class ExecStream(Protocol):
         """Return the exit code, `None` while the process runs. Asks the engine.
 
         Raises:
-            NotStarted: nothing has run: there was no such program, it could not be run, or the workload was just
-                ending; what was read of the output is the engine's.
-            ContainerNotFound: the workload is gone, and with it the answer.
-            InvalidInput: the engine refused the user or the working directory when it started the process.
+            NotStarted: nothing ran: the program was missing, could not be run, or the workload was just ending. Any
+                output is the engine's own.
+            ContainerNotFound: the workload is gone, and its exit codes with it.
+            InvalidInput: the engine refused the user or the working directory at the start of the process.
             EngineTimeout: the engine did not answer in time.
         """
         ...
@@ -278,21 +277,21 @@ class Backend(Protocol):
     """An engine. Making the object does no I/O; `connect` comes first.
 
     Every method raises only errors of `podkit.errors` and is safe to call from many threads. It blocks until its
-    `deadline` at most, also while the engine is frozen, and then raises `EngineTimeout`: what was asked may still
-    happen. Without one a call to the engine has 60 s. After `os.fork()` a child makes connections of its own. All
-    methods take the engine's full id; `inspect_workload` takes a name too.
+    `deadline` at most, also while the engine is frozen, and then raises `EngineTimeout`; the engine may still carry out
+    the request. The default is 60 s for each call to the engine. After `os.fork()` a child makes connections of its
+    own. All methods take the engine's full id; `inspect_workload` takes a name too.
     """
 
     def connect(self, *, deadline: Deadline | None = None) -> None:
         """Find the engine and make sure that it answers. Twice is harmless; after `close` it connects anew.
 
         Raises:
-            EngineUnavailable: none answers; the message says what was tried, in order.
+            EngineUnavailable: none answers; the message lists every address that was tried, in order.
         """
         ...
 
     def close(self) -> None:
-        """Close the connections that no call uses; streams go on. Nothing on the engine changes; twice is harmless."""
+        """Close idle connections. Streams stay open, nothing on the engine changes, and twice is harmless."""
         ...
 
     def create_workload(
@@ -300,20 +299,20 @@ class Backend(Protocol):
     ) -> str:
         """Make a workload and return its id. A missing image is pulled first.
 
-        It runs after `start_workload`, at the latest. Called with the same name by many threads and processes at once:
-        one succeeds. Leaves nothing behind when it fails.
+        Some engines start it at once, the others at `start_workload`. When many threads and processes create the same
+        name at once, one of them succeeds. A failed call leaves nothing behind.
 
         Args:
-            spec: what to make.
-            pulling: gets a short text every now and then while the image is pulled.
-            deadline: until when; without one a pull has 60 s for each sign of life.
+            spec: the workload to make.
+            pulling: called with a short text every now and then while the image is pulled.
+            deadline: when to give up; by default a pull may pause for 60 s between two signs of life.
 
         Raises:
             NameTaken: a workload with this name exists.
-            ImageNotFound: the image is neither on the engine nor to be had.
-            NetworkNotFound: a network does not exist; some engines notice it only at the start.
-            MountSourceNotFound: a source does not exist where the engine is.
-            NotSupported: the engine has nothing for a part of `spec`.
+            ImageNotFound: the image is not on the engine and cannot be pulled.
+            NetworkNotFound: a network does not exist; some engines look only at the start.
+            MountSourceNotFound: a source does not exist on the engine's host.
+            NotSupported: the engine lacks a feature that `spec` needs.
         """
         ...
 
@@ -321,7 +320,7 @@ class Backend(Protocol):
         """Start a workload that was created or has ended. One that runs is no error.
 
         Returns:
-            Whether this call started it: of many at once that is one.
+            Whether this call started it: true for one of many concurrent calls.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -333,14 +332,14 @@ class Backend(Protocol):
         ...
 
     def stop_workload(self, id: str, timeout: float, *, deadline: Deadline | None = None) -> None:
-        """Stop a workload; returns when nothing of it runs. One that does not run is no error.
+        """Stop a workload. Returns once all of its processes have ended. One that does not run is no error.
 
-        Close the streams to its commands first: an engine that cannot get rid of their output is slow to stop it.
+        Close the streams to its commands first: an engine is slow to stop a workload whose output nobody reads.
 
         Args:
             id: the full id.
             timeout: seconds from SIGTERM to SIGKILL; 0 kills at once.
-            deadline: until when; without one 60 s and `timeout`.
+            deadline: when to give up; the default is 60 s plus `timeout`.
 
         Raises:
             ContainerNotFound: it is gone.
@@ -350,34 +349,34 @@ class Backend(Protocol):
     def restart_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
         """Kill everything in a workload and start it again. Its id and files stay.
 
-        One that has ended is started. Close the streams to its commands first.
+        A workload that has ended is started. Close the streams to its commands first.
 
         Raises:
             ContainerNotFound: it is gone.
-            ContainerFailedToStart: its main process cannot be run any more.
+            ContainerFailedToStart: its main process can no longer be run.
         """
         ...
 
     def remove_workload(self, id: str, *, force: bool = True, deadline: Deadline | None = None) -> bool:
-        """Remove a workload with what was made for it alone. A missing one is no error. Returns when it is gone.
+        """Remove a workload and its unnamed volumes. A missing one is no error. Returns when it is gone.
 
         Called by `remove_container`, a failed create and the orphan cleaner: twice is normal.
 
         Args:
             id: the full id.
-            force: whether a running one is killed first; else it stays and `ContainerError` is raised.
-            deadline: until when.
+            force: whether to kill a running one first; else it stays and `ContainerError` is raised.
+            deadline: when to give up.
 
         Returns:
-            Whether this call removed it: of many at once that is one.
+            Whether this call removed it: true for one of many concurrent calls.
         """
         ...
 
     def inspect_workload(self, id: str, *, deadline: Deadline | None = None) -> WorkloadInfo:
-        """Return what the engine says of a workload now.
+        """Ask the engine for a workload's present state.
 
         Raises:
-            ContainerNotFound: there is none with this id or name.
+            ContainerNotFound: no workload has this id or name.
         """
         ...
 
@@ -386,11 +385,11 @@ class Backend(Protocol):
 
         Args:
             filters: `label`: texts `key=value`, or `key`, all of which must match; `name`: `"^text"` for names that
-                begin with the text, `"text"` for the name that equals it, matched by podkit and never by the engine.
-            deadline: until when.
+                begin with the text, `"text"` for the name that equals it. podkit matches names itself: engines differ.
+            deadline: when to give up.
 
         Raises:
-            InvalidInput: there is no such filter.
+            InvalidInput: a filter is neither of these.
         """
         ...
 
@@ -415,16 +414,16 @@ class Backend(Protocol):
 
         Args:
             id: the full id.
-            spec: what to start; `None` opens the stream to the main process of an `attachable` workload that was not
-                started yet. At most one caller may: whoever created it, and then starts it. The stream ends with the
-                workload, whatever its main process closes; closing it ends the main process's standard input.
-            deadline: until when.
+            spec: the process to start. `None` opens the stream to the main process of an `attachable` workload before
+                its first start; only the caller that created the workload may do so. This stream ends with the
+                workload, even if its main process closes its outputs. Closing it ends that process's standard input.
+            deadline: when to give up.
 
         Raises:
             ContainerNotFound: it is gone; nothing was started.
             ContainerNotRunning: it is stopped or paused; nothing was started.
             InvalidInput: the engine refused the user or the working directory.
-            NotSupported: the engine has nothing for a part of `spec`, such as a user.
+            NotSupported: the engine lacks a feature that `spec` needs, such as a user.
         """
         ...
 
@@ -432,29 +431,3 @@ class Backend(Protocol):
 def is_root(user: str) -> bool:
     """Whether a user, as an engine names it, is root."""
     return user.partition(":")[0] in ("", "0", "root")
-
-
-def matches(row: WorkloadRow, filters: Filters) -> bool:
-    """Whether a row passes the filters, in the terms of `Backend.list_workloads`."""
-    names, labels = filter_values(filters, "name"), filter_values(filters, "label")
-    return all(_name_matches(row["name"], wanted) for wanted in names) and all(
-        _label_matches(row["labels"], wanted) for wanted in labels
-    )
-
-
-def filter_values(filters: Filters, key: str) -> list[str]:
-    """Return the texts of one filter as a list."""
-    value = filters.get(key, ())
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _name_matches(name: str, wanted: str) -> bool:
-    if not wanted.startswith("^"):
-        return name == wanted
-    begin = wanted[1:]
-    return name == begin[:-1] if begin.endswith("$") else name.startswith(begin)
-
-
-def _label_matches(labels: Mapping[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)

@@ -1,6 +1,6 @@
 """The backend for Docker, over its HTTP API. Only `_docker_sdk.py`, imported late, imports the SDK.
 
-Works with engines from API 1.41 (20.10) on; never speaks a newer API than 1.51, because later ones drop fields.
+It works with engines from API 1.41 (20.10) on. It never speaks a newer API than 1.51, because later ones drop fields.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from podkit.backends._docker_calls import CONFLICT, MISSING, create_container, exists
+from podkit.backends._docker_connect import find_engine
 from podkit.backends._docker_errors import (
     NETWORK_MISSING,
-    NO_DIRECTORY,
-    SOURCE_MISSING,
+    creation_error,
     engine_errors,
     exec_error,
     image_missing,
@@ -31,6 +31,7 @@ from podkit.backends._docker_tmpfs import open_tmpfs
 from podkit.backends._docker_volume import SharedVolumes
 from podkit.backends._endpoint import Endpoint, dial, find_endpoints
 from podkit.backends._exec_stream import ExitCode, SocketStream, open_raw_stream
+from podkit.backends._filters import filter_values
 from podkit.backends._http import NOT_MODIFIED, HttpClient, Refused, Requests
 from podkit.backends._stream_frames import FrameReader
 from podkit.backends.base import (
@@ -41,19 +42,14 @@ from podkit.backends.base import (
     WorkloadInfo,
     WorkloadRow,
     WorkloadSpec,
-    filter_values,
     matches,
 )
 from podkit.errors import (
     ContainerError,
-    EngineAccessDenied,
-    EngineError,
     EngineTimeout,
     EngineUnavailable,
     ImageNotFound,
     InvalidInput,
-    MountSourceNotFound,
-    NameTaken,
     PodkitError,
 )
 from podkit.utils._deadline import CLEAN_UP_SECONDS, ENGINE_CALL_SECONDS, NEVER, Deadline, call_deadline, wait_until
@@ -64,10 +60,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DockerBackend"]
 
-NEWEST_API = (1, 51)
 CONNECT_SECONDS = 10
 _LOG_MAX_BYTES = 64 << 10
-_BAD, _NOT_IMPLEMENTED = 400, 501  # what the engine answers with
+_NOT_IMPLEMENTED = 501
 _NEVER_STARTED = 126, 127, 128  # of an exec without a pid: 20.10 says 126, Engine 29 says 127 or 128
 
 
@@ -84,7 +79,7 @@ class DockerBackend:
         if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
             raise InvalidInput(f"logger={logger!r}: pass a logging.Logger; DOCKER_HOST says where the engine listens")
         self._logger = logger or logging.getLogger(__name__)
-        self._lock = threading.Lock()  # guards the four below
+        self._lock = threading.Lock()  # guards the four below; held while connecting, so that one thread connects
         self._client: docker.DockerClient | None = None
         self._http: HttpClient | None = None
         self._endpoint: Endpoint | None = None
@@ -104,10 +99,10 @@ class DockerBackend:
         Blocks for at most 10 s for each address. Twice is harmless.
 
         Args:
-            deadline: until when at most.
+            deadline: when to give up, if that is earlier.
 
         Raises:
-            EngineUnavailable: nothing answers; the message lists what was tried, in order.
+            EngineUnavailable: nothing answers; the message lists every address that was tried, in order.
             EngineAccessDenied: an engine is there, but this user may not talk to it.
         """
         self._connect(deadline)
@@ -116,33 +111,18 @@ class DockerBackend:
         with self._lock:
             if self._http is not None:
                 return self._http
-            tried: list[str] = []
-            denied = False
-            for endpoint in [self._endpoint] if self._endpoint else find_endpoints(os.environ):
-                try:
-                    self._version = _ask_version(endpoint, call_deadline(deadline, CONNECT_SECONDS))
-                except (Refused, EngineError, OSError) as exc:
-                    reason = _root_cause(exc)
-                    denied = denied or isinstance(reason, PermissionError)
-                    tried.append(f"{endpoint}: {str(reason) or 'no answer in time'}")
-                else:
-                    self._endpoint, self._http = endpoint, HttpClient(endpoint, f"/v{self._version}")
-                    self._logger.debug("connected to Docker at %s", endpoint)
-                    return self._http
-        if denied:
-            raise EngineAccessDenied(
-                f"this user may not talk to the Docker engine. Tried: {'; '.join(tried)}. "
-                "Add the user to the group 'docker' (and log in again), or point DOCKER_HOST to an engine of its own"
-            )
-        raise EngineUnavailable(
-            f"no Docker engine answers. Tried: {'; '.join(tried)}. Start one, or set DOCKER_HOST to where it listens"
-        )
+            # after `close` or a fork: the same engine again, because callers hold its ids
+            endpoints = [self._endpoint] if self._endpoint else find_endpoints(os.environ)
+            self._endpoint, self._version = find_engine(endpoints, deadline, CONNECT_SECONDS)
+            self._http = HttpClient(self._endpoint, f"/v{self._version}")
+            self._logger.debug("connected to Docker at %s", self._endpoint)
+            return self._http
 
     def close(self) -> None:
         """Close idle connections, those of `client` too. See `Backend.close`."""
         with self._lock:
             client, http = self._client, self._http
-            self._client = self._http = None
+            self._client = self._http = None  # the next call connects anew
         if client is not None:
             client.close()
         if http is not None:
@@ -150,7 +130,7 @@ class DockerBackend:
 
     @property
     def client(self) -> docker.DockerClient:
-        """The Docker SDK's client, without any deadline of podkit's.
+        """The Docker SDK's client. podkit's deadlines do not apply to it.
 
         Raises:
             EngineUnavailable: `connect()` has not been called.
@@ -165,7 +145,7 @@ class DockerBackend:
             return self._client
 
     def _until(self, deadline: Deadline | None, longest: float = ENGINE_CALL_SECONDS) -> Requests:
-        """Return what makes the requests of one call."""
+        """Return the `Requests` of one call, with its deadline."""
         http = self._http
         if http is None:
             if self._endpoint is None:
@@ -181,7 +161,7 @@ class DockerBackend:
         """See `Backend.create_workload`."""
         try:
             return self._create(spec, deadline)
-        except ImageNotFound:
+        except ImageNotFound:  # no look beforehand: the image is nearly always there
             self._pull(spec.image, pulling, deadline)
         return self._create(spec, deadline)
 
@@ -193,16 +173,17 @@ class DockerBackend:
             try:
                 id = create_container(api, spec.name, self._body(api, spec))
             except Refused as exc:
-                raise _creation_error(api, exc, spec) from exc
+                raise creation_error(api, exc, spec) from exc
             try:
                 open_tmpfs(api, id, spec.mounts)
                 for network in spec.networks[1:]:  # before API 1.44, creating takes one network only
                     api.ask("POST", "networks", network, "connect", body={"Container": id})
-            except BaseException as exc:
+            except BaseException as exc:  # also Ctrl-C: nobody else knows this container's id
                 with suppress(PodkitError):  # the first error counts
+                    # a deadline of its own: the caller's may have expired
                     self.remove_workload(id, deadline=Deadline.after(CLEAN_UP_SECONDS))
                 if isinstance(exc, Refused):
-                    raise _creation_error(api, exc, spec) from exc
+                    raise creation_error(api, exc, spec) from exc
                 raise
         return id
 
@@ -216,12 +197,12 @@ class DockerBackend:
         repository, tag = split_image(image)
         credentials = registry_credentials(repository)
         headers = f"X-Registry-Auth: {credentials}\r\n" if credentials else ""
-        api = self._until(None).until(deadline or NEVER)
+        api = self._until(None).until(deadline or NEVER)  # with `NEVER`, each piece of the answer has 60 s
         with engine_errors(f"pulling image {image!r}"):
             try:
                 events = api.events("images", "create", query={"fromImage": repository, "tag": tag}, headers=headers)
                 for event in events:
-                    if "error" in event:
+                    if "error" in event:  # the status of the answer was sent before, and said 200
                         raise ImageNotFound(image_missing(image, str(event["error"])))
                     text = " ".join(filter(None, (event.get("id"), event.get("status"), event.get("progress"))))
                     if pulling and text:
@@ -240,12 +221,12 @@ class DockerBackend:
             if timeout <= 0:
                 _kill(self._until(deadline), id)
                 return
-            seconds = max(1, round(timeout))
+            seconds = max(1, round(timeout))  # the engine counts whole seconds, and 0 leaves no time
             try:
                 api = self._until(deadline, ENGINE_CALL_SECONDS + seconds)
                 api.ask("POST", "containers", id, "stop", query={"t": seconds})
             except Refused as exc:
-                if exc.status != NOT_MODIFIED:
+                if exc.status != NOT_MODIFIED:  # it does not run
                     raise
 
     def restart_workload(self, id: str, *, deadline: Deadline | None = None) -> None:
@@ -253,9 +234,9 @@ class DockerBackend:
         with engine_errors(f"restarting container {id[:12]}"):
             api = self._until(deadline)
             try:
-                # by the engine itself: who is killed in the middle leaves no container behind that looks broken
+                # one request: were podkit killed between a stop and a start, the container would look broken
                 _start(api, id, "restart", {"t": 0})
-            except EngineUnavailable:  # such as a connection that was cut: starting what runs does no harm
+            except EngineUnavailable:  # such as a connection that was cut: starting a running container is harmless
                 if not wait_until(lambda: _started(api, id), deadline=api.deadline):
                     raise
 
@@ -271,9 +252,9 @@ class DockerBackend:
                     return False
                 if exc.status != CONFLICT:
                     raise
+                # a conflict has two causes: the container runs, or another caller is removing it right now
                 if not force and _runs(api, id):
                     raise ContainerError(f"container {id[:12]} runs: it is not removed") from exc
-                # another caller is removing it right now
                 if not wait_until(
                     lambda: not exists(api, "containers", id, "json"), deadline=api.deadline, interval=0.01
                 ):
@@ -294,7 +275,7 @@ class DockerBackend:
         if unknown := filters.keys() - {"label", "name"}:
             raise InvalidInput(f"list_workloads has no filter {sorted(unknown)}: there are 'label' and 'name'")
         with engine_errors("listing containers"):
-            labels = filter_values(filters, "label")
+            labels = filter_values(filters, "label")  # names are matched below: the engine takes them for patterns
             query = {"all": 1} | ({"filters": json.dumps({"label": labels})} if labels else {})
             found = self._until(deadline).ask("GET", "containers", "json", query=query)
             rows = [workload_row(row) for row in found]
@@ -309,7 +290,7 @@ class DockerBackend:
             except Refused as exc:
                 if exc.status != _NOT_IMPLEMENTED:
                     raise
-                return ""  # whoever attached has what it wrote
+                return ""  # an attachable container keeps no log
             text = b"".join(chunk.data for chunk in FrameReader().feed(data))
         return text[-_LOG_MAX_BYTES:].decode(errors="replace")
 
@@ -333,7 +314,7 @@ class DockerBackend:
                 exec_id = str(api.ask("POST", "containers", id, "exec", body=exec_request(spec))["Id"])
                 target, body = f"/exec/{exec_id}/start", {"Detach": False, "Tty": False}
                 return self._raw_stream(target, body, partial(self._exit_code, exec_id), api.deadline)
-            except Refused as exc:
+            except Refused as exc:  # `engine_errors` knows less: for an exec, each status has a cause of its own
                 raise exec_error(exc.status, doing, str(exc)) from exc
 
     def _raw_stream(self, target: str, body: object, exit_code: ExitCode, deadline: Deadline) -> SocketStream:
@@ -354,7 +335,7 @@ class DockerBackend:
     def _exit_code(self, exec_id: str, output: str | None, deadline: Deadline | None) -> int | None:
         with engine_errors("asking how a command ended"):
             state = self._until(deadline).ask("GET", "exec", exec_id, "json")
-        if state["Running"] or state["ExitCode"] is None:
+        if state["Running"] or state["ExitCode"] is None:  # no exit code yet: it has not begun
             return None
         code = int(state["ExitCode"])
         if code in _NEVER_STARTED and not state.get("Pid"):
@@ -365,18 +346,20 @@ class DockerBackend:
 
 
 def _start(api: Requests, id: str, verb: str = "start", query: Mapping[str, object] | None = None) -> bool:
-    """Start a container. False where it ran already."""
+    """Start a container. False if it ran already."""
     try:
         try:
             api.ask("POST", "containers", id, verb, query=query)
         except Refused as exc:
             if not NETWORK_MISSING.search(str(exc)):
                 raise
+            # somebody may have made a network of this name again, with another id
             _join_anew(api, id, exc)
             api.ask("POST", "containers", id, "start")
     except Refused as exc:
         if exc.status == NOT_MODIFIED:
             return False
+        # the status alone does not tell a missing container from a missing program
         if exc.status == MISSING and not exists(api, "containers", id, "json"):
             raise
         raise start_error(exc, id) from exc
@@ -395,12 +378,12 @@ def _join_anew(api: Requests, id: str, cause: Refused) -> None:
     """Connect a container to its networks by name. The engine keeps their ids, which change.
 
     Raises:
-        NetworkNotFound: there is none of that name any more.
+        NetworkNotFound: one of its networks no longer exists.
     """
     for name in api.ask("GET", "containers", id, "json")["NetworkSettings"]["Networks"]:
-        if not exists(api, "networks", name):  # first: once it has left one, nothing tells its name
+        if not exists(api, "networks", name):  # before it leaves any: the container alone still holds the names
             raise network_missing(name) from cause
-        with suppress(Refused):  # it is in none of this id
+        with suppress(Refused):  # the container is in no network of this id
             api.ask("POST", "networks", name, "disconnect", body={"Container": id, "Force": True})
         api.ask("POST", "networks", name, "connect", body={"Container": id})
 
@@ -410,7 +393,7 @@ def _kill(api: Requests, id: str) -> None:
     try:
         api.ask("POST", "containers", id, "kill")
     except Refused as exc:
-        if exc.status != CONFLICT:  # that: it does not run
+        if exc.status != CONFLICT:  # a conflict: it does not run
             raise
     if not wait_until(lambda: not _runs(api, id), deadline=api.deadline, interval=0.005, longest_interval=0.1):
         raise EngineTimeout(f"container {id[:12]} still runs after it was killed")
@@ -427,45 +410,3 @@ def _volume_directory(api: Requests, mount: MountSpec) -> str:
     """
     volume = api.ask("POST", "volumes", "create", body={"Name": mount.source})  # also returns one that exists
     return f"{volume['Mountpoint']}/{mount.subpath}:{mount.target}:{'ro' if mount.read_only else 'rw'}"
-
-
-def _creation_error(api: Requests, exc: Refused, spec: WorkloadSpec) -> PodkitError:
-    text = str(exc)
-    if exc.status == CONFLICT:
-        return NameTaken(f"a container named {spec.name!r} exists: {text}")
-    if missing := SOURCE_MISSING.search(text):
-        return MountSourceNotFound(
-            f"the mount source {missing[1]!r} does not exist on the Docker host: make it there first. Where podkit "
-            "runs in a container, name it as the host sees it (a workspace by workspace_host)"
-        )
-    if exc.status == MISSING:
-        for network in spec.networks:
-            if not exists(api, "networks", network):
-                return network_missing(network)
-        if not exists(api, "images", spec.image, "json"):
-            return ImageNotFound(image_missing(spec.image, text))
-    if NO_DIRECTORY.search(text):
-        return InvalidInput(f"working_dir={spec.working_dir!r} is a file in image {spec.image!r}: name a directory")
-    if exc.status == _BAD:
-        return InvalidInput(f"the engine refuses container {spec.name!r} of image {spec.image!r}: {text}")
-    return EngineError(f"creating container {spec.name!r}: {text}")
-
-
-def _ask_version(endpoint: Endpoint, deadline: Deadline) -> str:
-    """Return the API version to speak. Proves that an engine answers."""
-    dial(endpoint, deadline).close()  # says what is wrong in the kernel's words
-    client = HttpClient(endpoint)
-    try:
-        offered = client.until(deadline).ask("GET", "version")["ApiVersion"]
-        version = min(NEWEST_API, tuple(int(part) for part in offered.split(".")))
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise EngineUnavailable("the answer has no version of the API: is it a Docker engine?") from exc
-    finally:
-        client.close()
-    return ".".join(map(str, version))
-
-
-def _root_cause(exc: BaseException) -> BaseException:
-    while (cause := exc.__cause__ or exc.__context__) is not None:
-        exc = cause
-    return exc

@@ -18,9 +18,9 @@ from podkit.errors import PodkitError
 from podkit.utils._deadline import Deadline, wait_until
 
 PATIENCE_SECONDS = 30.0
-"""How long the suite waits for what should come at once, on a machine that has other work too."""
+"""The limit of waits that should end at once, chosen for a busy machine."""
 
-_RUNS_NO_FILES = "its programs are Python functions, and nothing inside is a file that can be run"
+_RUNS_NO_FILES = "its programs are Python functions, and no file inside can be run"
 
 KNOWN_DIFFERENCES: dict[str, dict[str, str]] = {
     "fake": {
@@ -30,7 +30,7 @@ KNOWN_DIFFERENCES: dict[str, dict[str, str]] = {
     },
     "docker": {},
 }
-"""Kind of backend -> name of a test that it does not pass -> the reason. One that passes all the same is a failure."""
+"""Kind of backend -> name of a test that must fail -> the reason. Such a test fails the suite if it passes."""
 
 FOREVER = ("sleep", "infinity")
 
@@ -62,8 +62,8 @@ class Workloads:
     """Makes workloads for a test and removes them afterwards.
 
     Args:
-        backend: where.
-        image: of what.
+        backend: the engine to make them on.
+        image: their image, unless a test changes it.
         prefix: the beginning of their names.
     """
 
@@ -74,7 +74,8 @@ class Workloads:
         self._names: list[str] = []
 
     def spec(self, **changes: Any) -> WorkloadSpec:
-        """Return a specification. Its workloads are removed at the end."""
+        """Return a specification. Its workload is removed at the end."""
+        # noted before anything is made: a creation that fails half-way is removed too
         name = f"{self._prefix}-{len(self._names)}"
         spec = workload_spec(**{"name": name, "image": self._image, **changes})
         self._names.append(spec.name)
@@ -91,7 +92,7 @@ class Workloads:
         return id
 
     def remove_all(self) -> None:
-        """Remove what was made."""
+        """Remove all workloads."""
         for name in self._names:
             for row in self._backend.list_workloads({"name": name}):
                 self._backend.remove_workload(row["id"])
@@ -99,7 +100,7 @@ class Workloads:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """A command's exit code and output."""
 
     exit_code: int
     stdout: bytes
@@ -110,6 +111,7 @@ def run(backend: Backend, id: str, argv: Sequence[str], *, input: bytes | None =
     """Run a command over the seam to its end."""
     stream = backend.open_stream(id, ExecSpec(argv=argv, stdin=input is not None, **options))
     try:
+        # a thread of its own: a command may fill its output before it reads all of its input
         writer = threading.Thread(target=_write, args=(stream, input or b""), daemon=True)
         if input is not None:
             writer.start()
@@ -139,7 +141,7 @@ def read_all(stream: ExecStream) -> Mapping[Stream, bytes]:
 
 def _next(stream: ExecStream, deadline: Deadline) -> Chunk:
     chunk = stream.read(deadline)
-    assert chunk is not None, "nothing comes of the stream"
+    assert chunk is not None, "the stream is silent"
     return chunk
 
 
@@ -159,7 +161,7 @@ def exit_code(stream: ExecStream) -> int:
 
     def ended() -> bool:
         try:
-            code = stream.exit_code()
+            code = stream.exit_code()  # None for a moment after the output has ended
         except NotStarted as exc:
             code = exc.exit_code
         found.extend([] if code is None else [code])
@@ -179,11 +181,12 @@ def wait_for_end(backend: Backend, id: str) -> None:
 
 
 class Contract:
-    """What all contract tests share; see `podkit.testing.suite`.
+    """The base of all contract tests; see `podkit.testing.suite`.
 
     Attributes:
-        kind: of the backend; where its known differences are looked up.
-        missing_source: a path that does not exist where the engine is; no other run's, as some engines make it.
+        kind: of the backend; the key of its known differences.
+        missing_source: a path that does not exist on the engine's host. It is new for each run, because some engines
+            make a missing source.
     """
 
     kind: ClassVar[str] = ""
@@ -201,7 +204,7 @@ class Contract:
 
     @classmethod
     def drop_shared_files(cls, backend: Backend, files: SharedFiles) -> None:
-        """Remove one test's shared files from the engine. Override it: no backend can."""
+        """Remove one test's shared files from the engine. Override it: the seam has no method for it."""
 
     @pytest.fixture
     def prefix(self) -> str:
@@ -217,6 +220,6 @@ class Contract:
 
     @pytest.fixture(autouse=True)
     def _expect_known_difference(self, request: pytest.FixtureRequest) -> None:
-        name = getattr(request.node, "originalname", request.node.name)
+        name = getattr(request.node, "originalname", request.node.name)  # without the parameters
         if reason := self.known_differences.get(name):
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))

@@ -1,4 +1,4 @@
-"""podkit's file scripts, for a fake that interprets none."""
+"""podkit's file scripts as Python functions. A fake has no shell that could run them."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ FILE_SCRIPTS: dict[str, Program] = {
     real.WRITE_SCRIPT: _write,
     real.READ_SCRIPT: _read,
     real.EMPTY_SCRIPT: _empty,
-    real.OPEN_SCRIPT: Reply(),  # nobody's rights are known there
+    real.OPEN_SCRIPT: Reply(),  # a fake has no permissions
 }

@@ -14,10 +14,10 @@ _USUAL_DIRECTORIES = frozenset({"/", "/bin", "/etc", "/home", "/opt", "/proc", "
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a mount keeps its files.
+    """A mount and the store of its files.
 
     Attributes:
-        target: where it appears.
+        target: the mount's path inside.
         store: a directory of this host, or a dict of paths relative to `target`.
         read_only: whether the workload may only read it.
     """
@@ -30,8 +30,8 @@ class Place:
 class Files(MutableMapping[str, bytes]):
     """Absolute paths and their bytes, mounts included. Guarded by the lock of its fake while programs run.
 
-    What lies in a bind mount is read from and written to this host, below the mount's source, where that directory
-    exists here; everything else is in memory. Links are followed: never point a fake at files that you do not trust.
+    Files of a bind mount are read and written on this host, below the mount's source, if that directory exists here.
+    All others are in memory. Links are followed: never point a fake at files that you do not trust.
 
     Args:
         places: the mounts.
@@ -39,6 +39,7 @@ class Files(MutableMapping[str, bytes]):
 
     def __init__(self, places: list[Place] | None = None) -> None:
         self._layer: dict[str, bytes] = {}
+        # the longest target first: the innermost mount of a path counts
         self._places = sorted(places or [], key=lambda place: len(place.target), reverse=True)
         self._directories = set(_USUAL_DIRECTORIES) | {place.target for place in self._places}
 
@@ -55,7 +56,7 @@ class Files(MutableMapping[str, bytes]):
         store, inner, read_only = self._locate(path)
         if read_only:
             raise OSError(errno.EROFS, "Read-only file system", path)
-        if absolute(path) == "/dev/null":
+        if absolute(path) == "/dev/null":  # the only device
             return
         if self.is_directory(path):
             raise OSError(errno.EISDIR, "Is a directory", path)
@@ -77,7 +78,7 @@ class Files(MutableMapping[str, bytes]):
             raise KeyError(path)
 
     def __iter__(self) -> Iterator[str]:
-        yield from list(self._layer)
+        yield from list(self._layer)  # a copy: programs may change it meanwhile
         for place in self._places:
             for inner in _names(place.store):
                 yield posixpath.join(place.target, inner)

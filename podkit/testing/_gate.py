@@ -1,4 +1,4 @@
-"""The fake engine's gate: its lock, its clock, its faults, its record of calls."""
+"""The fake engine's gate: its lock, clock, faults and record of calls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _POLL_SECONDS = 0.005
 
 
 class Engine(Enum):
-    """How the engine is."""
+    """The engine's state."""
 
     UP = "up"
     FROZEN = "frozen"
@@ -47,13 +47,13 @@ class Gate:
     """Lets one caller at a time to the engine.
 
     Args:
-        clock: the time inside; it may stand still and jump.
+        clock: the time inside. It may stand still and jump.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.connected = False
-        self.connection = 0  # grows each time all connections break
+        self.connection = 0  # grows each time all connections break; a stream with another number is broken
         self.calls: list[str] = []
         self._began = clock(), datetime.now(UTC)
         self._engine = Engine.UP
@@ -62,7 +62,7 @@ class Gate:
         renew_after_fork(self)
 
     def _make_lock(self) -> None:
-        # guards the whole fake; a program of a test may call the fake that runs it, hence an RLock
+        # guards the whole fake; an RLock, because a test's program may call the fake that runs it
         self._changed = threading.Condition(threading.RLock())
 
     def _after_fork(self) -> None:
@@ -95,7 +95,7 @@ class Gate:
             self._act(method, after=False)
             self.pass_engine(deadline, method)
             yield deadline
-            self._act(method, after=True)
+            self._act(method, after=True)  # the engine has done it; an error here is a lost answer
 
     @contextmanager
     def stream_call(self, method: str) -> Iterator[None]:
@@ -106,11 +106,11 @@ class Gate:
             self._act(method, after=True)
 
     def pass_engine(self, deadline: Deadline, doing: str) -> None:
-        """Return if the engine is well. Wait while it is frozen.
+        """Return if the engine is up. Wait while it is frozen.
 
         Raises:
             EngineUnavailable: it is down.
-            EngineTimeout: it is frozen and stays so until the deadline.
+            EngineTimeout: it is still frozen at the deadline.
         """
         while self._engine is Engine.FROZEN:
             if deadline.expired:
@@ -123,18 +123,18 @@ class Gate:
         """Wait for a change, the deadline, or the inner clock's moment."""
         seconds = min(deadline.remaining, max(0.0, until - self.now))
         if self.clock is not time.monotonic or deadline.clock is not time.monotonic:
-            seconds = min(seconds, _POLL_SECONDS)  # such a clock may jump at any time, and tells nobody
+            seconds = min(seconds, _POLL_SECONDS)  # a test's clock may jump at any time without a notice
         self._changed.wait(None if math.isinf(seconds) else seconds)
 
     def notify(self) -> None:
-        """Have whoever waits look again."""
+        """Wake all waiting callers, which then look again."""
         self._changed.notify_all()
 
     def set_engine(self, engine: Engine) -> None:
         """Have the engine freeze, go away, or recover."""
         with self.locked():
             self._engine = engine
-            if engine is Engine.DOWN:
+            if engine is Engine.DOWN:  # the streams break now, and stay broken after a recovery
                 self.connection += 1
 
     def plan(self, method: str, action: Callable[[], object], times: int, *, after: bool) -> None:

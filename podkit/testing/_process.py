@@ -18,11 +18,11 @@ class _Strand:
 
     def __init__(self, steps: Steps, now: float) -> None:
         self.steps = steps
-        self.time = now  # how far it has come; behind the clock when nobody looked for a while
+        self.time = now  # its own time; behind the clock if no caller has advanced it for a while
         self.wants_input = False
-        self.blocked = False  # nobody takes its output
-        self.answer: bytes | None = None  # what its next step is given; `None` before its first
-        self.running = False
+        self.blocked = False  # its output pipe is full
+        self.answer: bytes | None = None  # the input for its next step; `None` before its first
+        self.running = False  # inside a step now; a step may call the fake, which must not enter it again
         self.done = False
 
 
@@ -30,9 +30,9 @@ class Process:
     """One process and its children, their pipes included. Guarded by the lock of its fake.
 
     Args:
-        argv: for those who list processes.
-        steps: what it does.
-        now: when it starts, by the fake's clock.
+        argv: the command line, for listings.
+        steps: the running program.
+        now: the time of its start, on the fake's clock.
         stdin: whether it gets input; else its standard input is empty.
     """
 
@@ -42,8 +42,8 @@ class Process:
         self.ended_at: float | None = None
         self.ignores_sigterm = False
         self.discards_output = False
-        self.not_started = False  # there is no such program: the output and the exit code are the engine's
-        self._strands = [_Strand(steps, now)]
+        self.not_started = False  # the program is missing: the output and the exit code are the engine's
+        self._strands = [_Strand(steps, now)]  # the first one is the program, the others its children
         self._output: deque[Chunk] = deque()
         self._output_bytes = 0
         self._input = bytearray()
@@ -66,7 +66,7 @@ class Process:
 
     @property
     def wakes_at(self) -> float:
-        """When, on the fake's clock, it goes on by itself."""
+        """The fake's time at which it goes on by itself."""
         sleeping = [
             strand.time for strand in self._strands if not (strand.done or strand.wants_input or strand.blocked)
         ]
@@ -81,7 +81,7 @@ class Process:
         return chunk
 
     def give(self, data: memoryview) -> int:
-        """Write to standard input what its pipe takes. Returns how many bytes."""
+        """Write to standard input until its pipe is full. Returns the number of bytes."""
         taken = data[: PIPE_BYTES - len(self._input)]
         self._input += taken
         return len(taken)
@@ -98,27 +98,27 @@ class Process:
 
     def advance(self, now: float) -> None:
         """Go on until everything waits for time, input or a reader."""
-        for strand in self._strands:  # grows while it goes on
+        for strand in self._strands:  # a step may add a child, which then runs in the same loop
             self._advance(strand, now)
 
     def _advance(self, strand: _Strand, now: float) -> None:
         for _ in range(_STEPS_AT_ONCE):
             if strand.done or strand.running or not self._ready(strand, now):
                 return
-            strand.running = True
+            strand.running = True  # ready -> running
             try:
                 self._step(strand, now)
-            except StopIteration as end:
+            except StopIteration as end:  # running -> done; the program's return value is its exit code
                 strand.done = True
                 self._ended(strand, end.value or 0)
-            except Exception:  # noqa: BLE001 - as a Python program ends: with its traceback
+            except Exception:  # noqa: BLE001 - ends as a Python program does, with a traceback
                 strand.done = True
                 self._print(Chunk(Stream.STDERR, traceback.format_exc().encode()))
                 self._ended(strand, 1)
             finally:
                 strand.running = False
             if self.exit_code is not None and strand is self._strands[0]:
-                self._finish(strand)  # it may have been killed by what it did itself
+                self._finish(strand)  # its own step may have killed it
 
     def _ready(self, strand: _Strand, now: float) -> bool:
         if strand.time > now:
@@ -132,8 +132,8 @@ class Process:
             strand.answer = bytes(self._input)
             self._input.clear()
         if strand.wants_input or strand.blocked:
-            strand.time = max(strand.time, now)
-            strand.wants_input = strand.blocked = False
+            strand.time = max(strand.time, now)  # it waited until now
+            strand.wants_input = strand.blocked = False  # waiting -> ready
         return True
 
     def _step(self, strand: _Strand, now: float) -> None:
@@ -169,5 +169,5 @@ class Process:
 
     def _finish(self, strand: _Strand) -> None:
         strand.done = True
-        if not strand.running:  # a program that ends its own workload: its steps are closed once it returns
+        if not strand.running:  # a generator cannot be closed within its own step; `_advance` closes it later
             strand.steps.close()

@@ -1,4 +1,4 @@
-"""A fake workload's programs: steps for tests, and a few that all have."""
+"""A fake workload's programs: a test's own, and a few built-in ones."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Reply:
     """A simple program: it prints and ends.
 
     Attributes:
-        stdout: what it prints.
-        stderr: what it prints on the error stream, after that.
-        exit_code: how it ends.
+        stdout: its output.
+        stderr: its output on the error stream, which comes second.
+        exit_code: its exit code.
     """
 
     stdout: str | bytes = b""
@@ -59,7 +59,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A step that reads: `data = yield Input()` is some bytes, none at the end."""
+    """A step that reads: `data = yield Input()` returns bytes, none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +72,23 @@ class Background:
     """A step that leaves a background child, which holds the pipes.
 
     Attributes:
-        steps: what the child does.
+        steps: the child's running program.
     """
 
     steps: Steps
 
 
 Step = str | bytes | Chunk | Pause | Input | IgnoreSigterm | Background
-"""What a program yields: output (`str` and `bytes` are for standard output) or one of the steps above."""
+"""A step of a program: output (`str` and `bytes` are for standard output) or one of the classes above."""
 
 Steps = Generator[Step, bytes, int | None]
-"""A running program; what it returns is its exit code, `None` stands for 0."""
+"""A running program. It returns its exit code; `None` stands for 0."""
 
 Program = Reply | Callable[["Invocation"], "Reply | Steps"]
-"""A program: a fixed reply, or a function that gives one, or a generator function that takes its time.
+"""A program: a fixed reply, a function that returns one, or a generator function that takes its time.
 
-It runs in the thread of whoever looks, under the fake's lock, so it must not block; `yield Pause(seconds)` instead.
-One that raises ends with 1 and its traceback on the error stream, as Python's own would.
+It runs in the thread of a caller of the fake, under the fake's lock, so it must not block; `yield Pause(seconds)`
+instead. If it raises, it ends with exit code 1 and its traceback on the error stream, as a Python program does.
 """
 
 
@@ -99,11 +99,11 @@ class Invocation:
     Attributes:
         argv: the program and its arguments.
         environment: the workload's and the command's.
-        working_dir: where it starts.
-        user: who runs it, empty for root.
-        files: what lies in the workload.
-        workload_id: where it runs.
-        programs: what else can be run there.
+        working_dir: its directory.
+        user: its user, empty for root.
+        files: the workload's files.
+        workload_id: the id of its workload.
+        programs: the workload's programs, by name.
     """
 
     argv: list[str]
@@ -134,14 +134,14 @@ class Invocation:
 
 
 def find_program(programs: Mapping[str, Program], argv: list[str]) -> Program | None:
-    """Find a program, by its whole command line or its name."""
+    """Find a program by its whole command line, or by its name."""
     directory, name = posixpath.split(argv[0])
     found = programs.get(shlex.join(argv))
     return found if found is not None or directory not in _PROGRAM_DIRECTORIES else programs.get(name)
 
 
 def run_program(run: Invocation) -> Steps:
-    """Run a program. Without one, end as an engine: 126 for a file, else 127."""
+    """Run a program. A missing one ends as on an engine: 126 for a file, else 127."""
     program = find_program(run.programs, run.argv)
     if program is not None:
         return (yield from begin(program, run))
@@ -152,7 +152,7 @@ def run_program(run: Invocation) -> Steps:
 
 
 def begin(program: Program, run: Invocation) -> Steps:
-    """Run a program that was found."""
+    """Run a program that exists."""
     done = program if isinstance(program, Reply) else program(run)
     if not isinstance(done, Reply):
         return (yield from done)
@@ -182,6 +182,7 @@ def as_chunk(step: Step) -> Chunk | None:
 
 def resume(steps: Steps, data: bytes | None) -> Step:
     """Run a program to its next step. `None` begins it."""
+    # a generator takes no value before its first step
     return next(steps) if data is None else steps.send(data)
 
 
@@ -240,7 +241,7 @@ def _yes(run: Invocation) -> Steps:
 
 def _wc(run: Invocation) -> Steps:
     size = 0
-    while data := (yield Input()):  # counts bytes, whatever its options
+    while data := (yield Input()):  # counts bytes and ignores its options
         size += len(data)
     yield f"{size}\n"
     return 0
@@ -275,9 +276,9 @@ _SYNTAX = re.compile(r"[;&|<>()$`\\*?\[\n{}!]")
 
 
 def _sh(run: Invocation) -> Steps:
-    """Run `sh -c SCRIPT`. Only plain commands are understood; the test scripts the rest."""
+    """Run `sh -c SCRIPT`. It understands plain commands only; tests script the rest."""
     script = run.argv[2] if run.argv[1:2] == ["-c"] and run.argv[2:] else ""
-    if (program := run.programs.get(script)) is not None:
+    if (program := run.programs.get(script)) is not None:  # a test's own script, whole
         return (yield from begin(program, run))
     words = [] if _SYNTAX.search(script) else shlex.split(script)
     if words[:1] == ["exit"]:
@@ -290,7 +291,7 @@ def _sh(run: Invocation) -> Steps:
 
 BUILT_INS: dict[str, Program] = {
     "cat": _cat,
-    "chown": Reply(),  # a fake knows no owners
+    "chown": Reply(),  # a fake has no owners
     "echo": _echo,
     "false": Reply(exit_code=1),
     "ls": _ls,

@@ -22,16 +22,16 @@ NewManager = Callable[[], BaseSessionManager]
 
 
 class SessionContract(Contract):
-    """What sessions must do on every backend."""
+    """The contract of sessions."""
 
     @pytest.fixture
     def workspace_base(self, tmp_path: Path) -> Path | None:
-        """Return a directory for workspaces, `None` for none."""
+        """Return the directory of workspaces, `None` to have none."""
         return tmp_path
 
     @pytest.fixture
     def workspace_base_host(self) -> Path | None:
-        """Return `workspace_base` as the engine sees it. `None` if the same."""
+        """Return the path of `workspace_base` on the engine's host. `None` if the same."""
         return None
 
     @pytest.fixture
@@ -43,8 +43,9 @@ class SessionContract(Contract):
     def new_manager(
         self, backend: Backend, prefix: str, workspace_base: Path | None, workspace_base_host: Path | None
     ) -> Iterator[NewManager]:
-        """Return a maker of session managers, as separate programs."""
+        """Return a function that makes independent session managers."""
 
+        # a container manager for each, as in separate programs: they share only the engine
         def make() -> BaseSessionManager:
             return BaseSessionManager(SimpleContainerManager(backend, prefix, workspace_base, workspace_base_host))
 
@@ -84,7 +85,7 @@ class SessionContract(Contract):
         self, backend: Backend, prefix: str, new_manager: NewManager, config: ContainerConfig
     ) -> None:
         managers = [new_manager(), new_manager()]
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(8) as pool:  # four threads for each of two programs
             sessions = list(pool.map(lambda n: managers[n % 2].create_session("bob", "1", config), range(8)))
         rows = backend.list_workloads({"name": f"^{prefix}-"})
         assert {session.container_id for session in sessions} == {row["id"] for row in rows}
@@ -140,7 +141,8 @@ class SessionContract(Contract):
         after = backend.inspect_workload(id)
         assert (result.exit_code, result.timed_out, result.stdout) == (124, True, "early\n")
         assert "timed out" in result.stderr
-        assert not manager.container_manager.is_busy(id)
+        assert not manager.container_manager.is_busy(id)  # the command is no longer counted
+        # a backend may kill the command alone or restart the container, and the result must say which
         assert result.container_restarted == (after.started_at != before.started_at)
         assert manager.execute_command("bob", "123", "echo on").stdout == "on\n"
 
@@ -227,7 +229,7 @@ class SessionContract(Contract):
         if loss == "removed":
             backend.remove_workload(id)
         else:
-            backend.stop_workload(id, 0)
+            backend.stop_workload(id, 0)  # a killed container is made anew; a stopped one would be started
         assert manager.execute_command("bob", "123", ["printenv", "KEPT"]).stdout == "yes\n"
         assert session.container_id not in (None, id)
         with pytest.raises(ContainerNotFound):

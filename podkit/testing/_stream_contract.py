@@ -26,12 +26,12 @@ from podkit.utils._deadline import Deadline, wait_until
 
 
 class StreamContract(Contract):
-    """What every backend must do with processes."""
+    """The contract of processes and their streams."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def workload(cls, backend: Backend, image: str) -> Iterator[str]:
-        """Return a running workload that no test ends."""
+        """Return a running workload, shared by the tests. None of them ends it."""
         made = Workloads(backend, image, cls.new_prefix())
         yield made.start(environment={"GIVEN": "by the workload", "BOTH": "workload"})
         made.remove_all()
@@ -42,7 +42,7 @@ class StreamContract(Contract):
         self, backend: Backend, workloads: Workloads
     ) -> None:
         id = workloads.create(command=["sh", "-c", "echo begun; echo err >&2; cat"], attachable=True)
-        stream = backend.open_stream(id, None)
+        stream = backend.open_stream(id, None)  # before the start, so that no output is missed
         try:
             assert backend.start_workload(id) is True
             stream.write(b"said\n", Deadline.after(PATIENCE_SECONDS))
@@ -103,9 +103,9 @@ class StreamContract(Contract):
         try:
             assert not stream.wait(Deadline.after(0.1))
             assert stream.wait(Deadline.after(PATIENCE_SECONDS))
-            assert stream.wait(Deadline.after(0))
+            assert stream.wait(Deadline.after(0))  # the bytes are still there
             assert read_all(stream)[Stream.STDOUT] == b"late\n"
-            assert stream.wait(Deadline.after(0))  # the end is something to read too
+            assert stream.wait(Deadline.after(0))  # the end counts as something to read
         finally:
             stream.close()
 
@@ -122,7 +122,7 @@ class StreamContract(Contract):
     def test_an_ended_stream_stays_ended(self, backend: Backend, workload: str) -> None:
         stream = backend.open_stream(workload, ExecSpec(argv=["true"]))
         try:
-            read_all(stream)
+            read_all(stream)  # up to the first empty chunk
             ends = [stream.read(Deadline.after(1)) for _ in range(3)]
             assert [end and end.data for end in ends] == [b"", b"", b""]
             assert exit_code(stream) == 0
@@ -178,7 +178,7 @@ class StreamContract(Contract):
         assert value("BOTH") == b"command\n"
         assert value("ODD") == "a=b\nc é $HOME\n".encode()
         assert value("EMPTY") == b"\n"
-        assert run(backend, workload, ["printenv", "ODD"]).exit_code == 1  # nothing stays for the next one
+        assert run(backend, workload, ["printenv", "ODD"]).exit_code == 1  # the next command does not inherit it
 
     def test_a_command_starts_in_the_workloads_directory_or_its_own(self, backend: Backend, workload: str) -> None:
         assert run(backend, workload, ["pwd"]).stdout == b"/workspace\n"
@@ -227,7 +227,7 @@ class StreamContract(Contract):
         try:
             began = time.monotonic()
             with pytest.raises(EngineTimeout):
-                stream.write(bytes(32 << 20), Deadline.after(0.5))
+                stream.write(bytes(32 << 20), Deadline.after(0.5))  # more than all buffers on the way hold
             assert time.monotonic() - began < 5
         finally:
             stream.close()
@@ -261,7 +261,7 @@ class StreamContract(Contract):
         try:
             read_until(stream, b"early\n")
             backend.remove_workload(id)
-            with suppress(EngineUnavailable):  # a broken stream is as good as an ended one here
+            with suppress(EngineUnavailable):  # here a stream may break or end
                 read_all(stream)
             with pytest.raises(ContainerNotFound):
                 stream.exit_code()

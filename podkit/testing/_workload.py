@@ -46,9 +46,9 @@ class Workload:
     """One workload. Guarded by the lock of its fake.
 
     Args:
-        spec: what it is made of.
+        spec: its specification.
         gate: the fake's.
-        programs: what can be run in it.
+        programs: the programs that it can run.
         volumes: the engine's volumes, by name.
     """
 
@@ -61,14 +61,14 @@ class Workload:
         self.removed = False
         self._gate = gate
         self._programs = programs
-        self._tmpfs: list[dict[str, bytes]] = []
+        self._tmpfs: list[dict[str, bytes]] = []  # emptied by each start
         self.files = Files([self._place(mount, volumes) for mount in spec.mounts])
         self.files["/etc/passwd"] = b"root:x:0:0:root:/root:/bin/sh\n"
         self.files.make_directory(spec.working_dir)
         self._log = bytearray()
         self._main: Process | None = None
-        self._attached: Process | None = None  # its main process, until that is started
-        self._commands: list[Process] = []
+        self._attached: Process | None = None  # its main process, between `attach` and `start`
+        self._commands: list[Process] = []  # those that still run, or have a child that does
         self._exit_code: int | None = None
         self._oom_killed = False
         self._error = ""
@@ -102,7 +102,7 @@ class Workload:
 
     @property
     def wakes_at(self) -> float:
-        """When, on the fake's clock, it goes on by itself."""
+        """The fake's time at which it goes on by itself."""
         if self.status is not ContainerStatus.RUNNING:
             return math.inf
         return min(process.wakes_at for process in self._processes())
@@ -129,6 +129,7 @@ class Workload:
             self._error = f"exec: {argv[0]!r}: executable file not found in $PATH"
             self._exit_code = 127
             raise ContainerFailedToStart(f"container {self.id[:12]} failed to start: {self._error}", exit_code=127)
+        # created or ended -> running; no check comes after this line
         for store in self._tmpfs:
             store.clear()
         self._started, self._finished = self._gate.now, None
@@ -147,26 +148,29 @@ class Workload:
         oom_killed: bool = False,
         status: ContainerStatus = ContainerStatus.EXITED,
     ) -> None:
-        """End it and all that runs in it."""
+        """End its main process and all of its commands."""
         for process in self._commands:
             process.kill(KILLED, at)
         if self._main is not None:
             self._main.kill(exit_code, at)
-            self._drain_log()
+            self._drain_log()  # the last output of a process that is gone
         self._main, self._commands = None, []
+        # running -> ended
         self.status, self._exit_code, self._oom_killed, self._finished = status, exit_code, oom_killed, at
 
     def catch_up(self) -> None:
-        """Let everything in it catch up with the clock."""
+        """Advance its processes to the present time."""
         if self.status is not ContainerStatus.RUNNING or self._main is None:
             return
         now, main = self._gate.now, self._main
+        # a full pipe stops the main process, and the log empties the pipe; bounded, for it may print for ever
         for _ in range(_ROUNDS_AT_ONCE):
             main.advance(now)
             if not self._drain_log():
                 break
         if self._main is not main:
-            return  # its program ended the workload itself
+            return  # its program has ended the workload itself
+        # the commands get no further than the end of the main process, which kills them
         ended_at = main.ended_at
         for process in list(self._commands):
             process.advance(now if ended_at is None else min(ended_at, now))
@@ -179,6 +183,7 @@ class Workload:
 
     def _drain_log(self) -> bool:
         found = False
+        # the output of an attachable workload goes to its stream instead
         while self._main is not None and not self.spec.attachable and (chunk := self._main.take()):
             self._log += chunk.data
             found = True
@@ -217,7 +222,7 @@ class Workload:
     # --- looking ------------------------------------------------------------------------------------
 
     def info(self) -> WorkloadInfo:
-        """Say how it is."""
+        """Return its present state."""
         return WorkloadInfo(
             id=self.id,
             name=self.spec.name,
@@ -246,7 +251,7 @@ class Workload:
         return "".join(kept[-lines:]) if lines > 0 else ""
 
     def running_argvs(self) -> list[list[str]]:
-        """Return what runs in it, the main process first."""
+        """Return the command lines of its processes, the main process's first."""
         return [process.argv for process in self._processes()]
 
 
@@ -295,7 +300,7 @@ class FakeStream:
                 left = left[taken:]
                 if taken:
                     self._workload.catch_up()
-                    self._gate.notify()  # a reader may wait for what these bytes lead to
+                    self._gate.notify()  # these bytes may lead to output that a reader waits for
                     continue
                 if deadline.expired:
                     raise EngineTimeout("the command did not read its input before the deadline")
@@ -323,9 +328,9 @@ class FakeStream:
     def close(self) -> None:
         """See `ExecStream.close`."""
         with self._gate.locked():
-            self._connection = -1
+            self._connection = -1  # open -> closed: every later call fails
             self._process.close_input()
-            self._process.discards_output = True
+            self._process.discards_output = True  # the process lives on, and must not stop at a full pipe
             while self._process.take():
                 pass
 

@@ -33,7 +33,7 @@ NO_SUCH_ID = "0" * 64
 
 
 class WorkloadContract(Contract):
-    """What every backend must do with workloads."""
+    """The contract of workloads."""
 
     # --- creating -----------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class WorkloadContract(Contract):
 
     def test_a_missing_network_is_named_before_anything_runs(self, backend: Backend, workloads: Workloads) -> None:
         spec = workloads.spec(networks=["podkit-test-no-network"])
-        with pytest.raises(NetworkNotFound, match="podkit-test-no-network"):  # some engines look only at the start
+        with pytest.raises(NetworkNotFound, match="podkit-test-no-network"):  # some engines check it only at the start
             backend.start_workload(backend.create_workload(spec))
         assert ContainerStatus.RUNNING not in [row["status"] for row in backend.list_workloads({"name": spec.name})]
 
@@ -166,6 +166,7 @@ class WorkloadContract(Contract):
 
     def test_a_main_process_that_ignores_sigterm_is_killed(self, backend: Backend, workloads: Workloads) -> None:
         id = workloads.start(command=["sh", "-c", "trap '' TERM; echo ready; sleep 60; sleep 60"])
+        # the trap must be set before the signal comes
         wait_until(lambda: "ready" in backend.get_workload_logs(id, 1), deadline=Deadline.after(PATIENCE_SECONDS))
         backend.stop_workload(id, 1)
         assert backend.inspect_workload(id).exit_code == 137
@@ -233,6 +234,7 @@ class WorkloadContract(Contract):
 
         def remove(_: int) -> bool:
             removed = backend.remove_workload(id)
+            # gone for each of them at its own return, also for those who did not remove it
             with pytest.raises(ContainerNotFound):
                 backend.inspect_workload(id)
             return removed
@@ -309,11 +311,11 @@ class WorkloadContract(Contract):
             return {row["name"] for row in backend.list_workloads({"name": text})}
 
         assert found(name) == {name}
-        assert found(name[1:]) == set()
+        assert found(name[1:]) == set()  # an engine's own filter would look for a part of the name
         assert found(f"^{name}") == {name, f"{name}-x", f"{name}.x"}
         assert found(f"^{name}-") == {f"{name}-x"}
         assert found(f"^{name}$") == {name}
-        assert found(f"^{name}.") == {f"{name}.x"}  # a dot is a dot
+        assert found(f"^{name}.") == {f"{name}.x"}  # the dot is no pattern
 
     def test_an_unknown_filter_is_refused(self, backend: Backend) -> None:
         with pytest.raises(InvalidInput, match="status"):
@@ -330,7 +332,7 @@ class WorkloadContract(Contract):
         files = {architecture: {"program": program} for architecture in ("amd64", "arm64", "arm", "386", "riscv64")}
         made = SharedFiles(name=name, target="/run/shared", by_architecture=files)
         yield made
-        workloads.remove_all()  # files in use cannot be taken away
+        workloads.remove_all()  # an engine may refuse to remove files in use
         self.drop_shared_files(backend, made)
 
     def test_shared_files_are_run_and_cannot_be_written(

@@ -1,6 +1,6 @@
 r"""`FakeBackend`, an engine in memory, for tests.
 
-It needs no Docker and no time. Give it to a manager in the place of a real backend, and say what its programs do:
+It needs no Docker and no time. Pass it to a manager in the place of a real backend, and script its programs:
 
 ```python
 from podkit.core.manager import SimpleContainerManager
@@ -16,8 +16,8 @@ assert sessions.execute_command("bob", "123", "pytest -q").exit_code == 1
 
 Commands run without a process: a program is a Python function (see `Program`). Every workload has `cat`, `chown`,
 `echo`, `false`, `ls`, `mkdir`, `printenv`, `pwd`, `rm`, `sleep`, `true`, `wc`, `whoami`, `yes`, and a `sh -c` that
-runs one plain command. Script the rest whole, such as `FakeBackend({"make | tee log": Reply("done")})`. Limits of
-memory, CPU and processes are taken and not enforced.
+runs one plain command. Script anything else whole, such as `FakeBackend({"make | tee log": Reply("done")})`. The fake
+accepts limits of memory, CPU and processes and does not enforce them.
 """
 
 from __future__ import annotations
@@ -76,25 +76,25 @@ class ManualClock:
 class FakeBackend:
     """An engine in memory. Implements `podkit.backends.base.Backend`.
 
-    Safe to use from many threads, and starts none of its own: what runs inside goes on whenever somebody looks. A
-    forked child has a copy of it.
+    Safe to use from many threads. It starts no thread of its own: a call that looks at a workload first advances the
+    workload's processes to the present time. A forked child has a copy of it.
 
     Args:
-        programs: what can be run, besides what every workload has: by the name of a program, or by a whole command
-            line or `sh -c` script, which counts first.
-        images: the images on the engine; `None` means that every image is.
+        programs: programs beside the built-in ones. The key is the program's name, or a whole command line or `sh -c`
+            script, which counts first.
+        images: the images on the engine; `None` means every image.
         registry: the images that can be pulled.
         networks: the networks that exist.
-        clock: the time inside, by which `sleep` sleeps; such as a `ManualClock`.
+        clock: the time inside, which `sleep` follows too; such as a `ManualClock`.
 
     Attributes:
-        programs: as above; may be changed at any time, as may the sets below.
-        images: what is on the engine.
-        registry: what can be pulled.
-        networks: what exists.
-        missing_sources: bind sources that do not exist where the engine is; any other does.
-        taken_ports: ports of the host that somebody else uses.
-        volumes: the files of named volumes, and of bind sources that are no directory of this host.
+        programs: all programs; a test may change this and the sets below at any time.
+        images: the images on the engine.
+        registry: the images that can be pulled.
+        networks: the networks that exist.
+        missing_sources: the bind sources that do not exist on the engine's host; all others do.
+        taken_ports: the host's ports that somebody else uses.
+        volumes: the files of named volumes, and of bind sources that are not a directory of this host.
         calls: the names of the `Backend` methods that were called, in order.
     """
 
@@ -114,7 +114,7 @@ class FakeBackend:
         self.missing_sources: set[str] = set()
         self.taken_ports: set[int] = set()
         self.volumes: dict[str, dict[str, bytes]] = {}
-        self._workloads: dict[str, Workload] = {}
+        self._workloads: dict[str, Workload] = {}  # by id; guarded by the gate's lock, as is everything inside
         self._gate = Gate(clock)
 
     @property
@@ -147,7 +147,7 @@ class FakeBackend:
                 raise NotSupported("a FakeBackend runs Python functions, and the agent is none")
             if any(workload.spec.name == spec.name for workload in self._workloads.values()):
                 raise NameTaken(f"a container named {spec.name!r} exists")
-            if self.images is not None and spec.image not in self.images:
+            if self.images is not None and spec.image not in self.images:  # pull it
                 if spec.image not in self.registry:
                     raise ImageNotFound(f"the image {spec.image!r} is not on the engine and cannot be pulled")
                 if pulling:
@@ -178,7 +178,7 @@ class FakeBackend:
         with self._gate.call("stop_workload", deadline) as until:
             workload = self._find(id)
             obeys = workload.status is ContainerStatus.RUNNING and not workload.ignores_sigterm
-            if timeout > 0 and not obeys:
+            if timeout > 0 and not obeys:  # paused, or ignoring SIGTERM: only SIGKILL ends it
                 self._let_time_pass(workload, timeout, until)
             if workload.running:
                 workload.end(TERMINATED if timeout > 0 and obeys else KILLED, self._gate.now)
@@ -251,15 +251,15 @@ class FakeBackend:
         Args:
             id: the full id.
             exit_code: of the main process.
-            oom: whether the kernel killed it for memory; give 137 as exit code, too.
-            status: what the workload is then, such as `ContainerStatus.DEAD`.
-            seconds_ago: how long the engine shall say that this is past.
+            oom: whether the kernel killed it for memory; pass `exit_code=137` too.
+            status: the workload's state afterwards, such as `ContainerStatus.DEAD`.
+            seconds_ago: the age of this end, in the engine's report.
         """
         with self._gate.locked():
             self._find(id).end(exit_code, self._gate.now - seconds_ago, oom_killed=oom, status=status)
 
     def pause(self, id: str) -> None:
-        """Pause a workload. It takes no command then."""
+        """Pause a workload. A paused one takes no command."""
         with self._gate.locked():
             self._find(id).status = ContainerStatus.PAUSED
 
@@ -292,9 +292,9 @@ class FakeBackend:
 
         Args:
             method: one of `Backend`'s, or `wait`, `read`, `write` or `exit_code` of its streams.
-            error: what they raise.
-            times: how many calls.
-            after: fail once the engine has done what was asked: as when its answer is lost.
+            error: the error that they raise.
+            times: the number of calls.
+            after: whether to fail after the engine has done its work, as when its answer is lost.
         """
 
         def act() -> None:
@@ -318,12 +318,13 @@ class FakeBackend:
         self._gate.set_engine(Engine.DOWN)
 
     def recover(self) -> None:
-        """End `freeze` or `go_down`; streams that broke stay broken."""
+        """End `freeze` or `go_down`. Streams that broke stay broken."""
         self._gate.set_engine(Engine.UP)
 
     # --- inside: all of it under the gate's lock ----------------------------------------------------
 
     def _find(self, id: str) -> Workload:
+        # the way to every workload, so its processes are always up to date
         workload = self._workloads.get(id)
         if workload is None:
             raise ContainerNotFound(f"there is no container {id!r}")
@@ -344,7 +345,7 @@ class FakeBackend:
     def _check_ports(self, workload: Workload) -> None:
         taken = set(self.taken_ports)
         for other in self._workloads.values():
-            other.catch_up()
+            other.catch_up()  # one that has ended by now holds no port
             if other.running:
                 taken.update(other.spec.ports)
         if clash := sorted(taken.intersection(workload.spec.ports)):
@@ -353,7 +354,8 @@ class FakeBackend:
             )
 
     def _let_time_pass(self, workload: Workload, seconds: float, deadline: Deadline) -> None:
-        """Wait on the inner clock for a workload's end, at most so long."""
+        """Wait for a workload's end for at most `seconds`."""
+        # the deadline is the caller's own time, `seconds` is the time inside
         until = self._gate.now + seconds
         while workload.running and self._gate.now < until:
             if deadline.expired:

@@ -1,6 +1,6 @@
 """The contract suite for backends. Needs pytest.
 
-In a test module, give the fixtures `backend` and `image` and subclass the parts:
+In a test module, define the fixtures `backend` and `image` and subclass the parts:
 
 ```python
 import pytest
@@ -21,22 +21,22 @@ class TestStreams(suite.StreamContract): kind = "mine"
 class TestSessions(suite.SessionContract): kind = "mine"
 ```
 
-The image needs root as its user, `sh`, `cat`, `sleep`, `yes`, `printenv`, `whoami` and a user `nobody`. These can be
-overridden in the classes: `missing_source`, a path that does not exist where the engine is; `new_prefix`, the beginning
-of the names of what a test makes; the fixtures `workspace_base` (`None` for sessions without a workspace) and
-`workspace_base_host`, where the engine sees that directory under another path.
+The image needs root as its user, `sh`, `cat`, `sleep`, `yes`, `printenv`, `whoami` and a user `nobody`. The classes may
+override `missing_source` (a path that does not exist on the engine's host), `new_prefix` (the beginning of all names
+that a test uses), and the fixtures `workspace_base` (`None` for sessions without a workspace) and `workspace_base_host`
+(the path of that directory on the engine's host, if it differs).
 
-What a backend cannot do is listed by name with the reason, in `KNOWN_DIFFERENCES["mine"]` or by overriding
-`known_differences`; such a test must then fail. Any other failure is one.
+A backend lists the tests that it cannot pass by name, with the reason, in `KNOWN_DIFFERENCES["mine"]` or by overriding
+`known_differences`. The suite then expects such a test to fail, and reports any other failure.
 
-Every test makes what it needs and removes it; they run in any order and in parallel.
+Each test makes its own workloads and removes them. Tests run in any order and in parallel.
 """
 
 from __future__ import annotations
 
 import pytest
 
-# a failure then shows what was compared; only what is imported below is rewritten, hence the order
+# with this, a failed assertion shows both sides; it acts on later imports only, hence the order
 pytest.register_assert_rewrite(
     "podkit.testing._contract",
     "podkit.testing._session_contract",

@@ -12,25 +12,26 @@ _UNNAMED = getattr(os, "O_TMPFILE", 0)
 class NewFile:
     """A file without a name until `appear`. A kill before that leaves nothing.
 
-    Where the file system has no such files, it has a name of podkit's meanwhile.
+    On a file system without unnamed files, it has a temporary name, and a kill leaves the file under that name.
 
     Args:
-        directory: a descriptor of the directory that it will be in; this object owns it.
-        name: in that directory; a file that has it is replaced.
-        mode: its permissions, as the umask lets them.
+        directory: a descriptor of the file's directory; this object owns it.
+        name: the final name in that directory; a file of this name is replaced.
+        mode: the permissions, less those of the umask.
 
     Attributes:
-        fd: to write to.
+        fd: the descriptor to write to.
     """
 
     def __init__(self, directory: int, name: str, mode: int) -> None:
         self._directory = directory
         self._name = name
-        self._temporary = ""  # the name that it has meanwhile
+        self._temporary = ""  # the present name; empty while it has none, and once it has the final one
         self.fd = -1
         try:
             if _UNNAMED and os.path.exists("/proc/self/fd"):
-                with suppress(OSError):  # whatever it is, it may not hold for a file with a name
+                # any error will do: file systems refuse unnamed files in many ways, and a named one may still work
+                with suppress(OSError):
                     self.fd = os.open(".", _UNNAMED | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=directory)
             if self.fd < 0:
                 temporary = temporary_name()
@@ -48,16 +49,17 @@ class NewFile:
                 self._link(self._name)
                 return
             temporary = temporary_name()
-            self._link(temporary)  # a link replaces nothing, a renaming does
+            self._link(temporary)  # a link never replaces a file; renaming does
             self._temporary = temporary
         os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._temporary = ""
 
     def _link(self, name: str) -> None:
+        # a link to the descriptor's entry in /proc, followed: the unprivileged way to name an unnamed file
         os.link(f"/proc/self/fd/{self.fd}", name, dst_dir_fd=self._directory, follow_symlinks=True)
 
     def close(self) -> None:
-        """Close it; one that has not appeared is gone. Twice is harmless."""
+        """Close the file. It is gone if it has not appeared. Twice is harmless."""
         if self.fd < 0:
             return
         if self._temporary:

@@ -13,14 +13,14 @@ from podkit.errors import InvalidInput
 ID_MAX_BYTES = 1024
 PATH_MAX_BYTES = 4096
 PREFIX_MAX_LENGTH = 40
-_UID_MAXIMUM = (1 << 31) - 1  # engines refuse more, and only once the command is to start
-_STRING_MAX_BYTES = (128 << 10) - 1  # what Linux takes for one argument or variable (MAX_ARG_STRLEN), less its end
+_UID_MAXIMUM = (1 << 31) - 1  # engines refuse more, but only when the command starts
+_STRING_MAX_BYTES = (128 << 10) - 1  # Linux's limit for one argument or variable (MAX_ARG_STRLEN), less the final NUL
 
-_MESSAGE_LONGEST = 2000  # characters of what comes from inside
+_MESSAGE_LONGEST = 2000  # characters that a container may add to a message
 
 StrPath = str | os.PathLike[str]
 CommandLike = str | Sequence[StrPath]
-"""What `subprocess` takes: a `str` for a shell, or a program and its arguments."""
+"""A command as `subprocess` takes it: a `str` for a shell, or a program and its arguments."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]i?b?)?", re.IGNORECASE)
@@ -41,12 +41,12 @@ def cut(text: str) -> str:
 
 
 def over(unit: str, parameter: str, limit: int, found: int) -> str:
-    """Describe a limit that was exceeded. `found` was counted no further."""
+    """Describe a limit that was exceeded. Counting stopped at `found`."""
     return f"there are at least {found} {unit}, and {parameter} is {limit}: pass a larger {parameter}"
 
 
 def check_text(value: object, what: str, *, any_bytes: bool = False) -> str:
-    """Accept valid Unicode without NUL. `any_bytes` allows those of `os.fsdecode` as well."""
+    """Accept valid Unicode without NUL. `any_bytes` also allows the bytes that `os.fsdecode` escapes."""
     if not isinstance(value, str):
         raise InvalidInput(
             f"{what} is {shown(value)}: pass a str, such as {_text_of(value)}, not {type(value).__name__}"
@@ -63,7 +63,7 @@ def check_text(value: object, what: str, *, any_bytes: bool = False) -> str:
 
 
 def _text_of(value: object) -> str:
-    """Say what of a value is probably meant."""
+    """Suggest an expression that turns a value into text."""
     if isinstance(value, bytes | bytearray):
         return "os.fsdecode(...) of it"
     for attribute in ("path", "id"):  # of a FileInfo or a Process
@@ -144,7 +144,7 @@ def check_environment(value: Mapping[str, object], what: str = "environment") ->
         try:
             checked[name] = check_text(content, "")
         except InvalidInput:
-            # neither shown nor kept as the cause: the value may be a secret
+            # the value may be a secret: the message leaves it out, and so does the chain of causes
             wrong = f"is not a str: pass str(...) of the {type(content).__name__}"
             if isinstance(content, str):
                 wrong = "holds a NUL, or half of a surrogate pair: pass it without"
@@ -154,10 +154,10 @@ def check_environment(value: Mapping[str, object], what: str = "environment") ->
 
 
 def check_command(value: object) -> list[str]:
-    """Accept a command. A `str` becomes `sh -c`, a list stays, its paths as text."""
+    """Accept a command. A `str` becomes `sh -c`; a list keeps its parts, with paths as text."""
     if isinstance(value, str):
         if not value.strip():
-            raise InvalidInput(f"command={shown(value)} is empty: pass what to run, such as 'ls -l'")
+            raise InvalidInput(f"command={shown(value)} is empty: pass a command, such as 'ls -l'")
         return ["sh", "-c", _check_length(check_text(value, "command"), "command")]
     if not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
         raise InvalidInput(f"command is {shown(value)}: pass a str, or a list of str")
@@ -219,6 +219,7 @@ def check_timeout(value: float | None, what: str = "timeout") -> float | None:
     """Accept seconds above 0, or `None` for no limit."""
     if value is None:
         return None
+    # bool is an int in Python, but True as a number of seconds is a mistake
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(f"{what} is {shown(value)}: pass seconds as a number, or None for no limit")
     seconds = _seconds(value)
@@ -230,13 +231,13 @@ def check_timeout(value: float | None, what: str = "timeout") -> float | None:
 def _seconds(value: float) -> float:
     try:
         return float(value)
-    except OverflowError:  # an int beyond all floats
+    except OverflowError:  # an int larger than any float
         return math.inf if value > 0 else -math.inf
 
 
 def check_age(value: object, what: str) -> float:
     """Accept seconds of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # which NaN is not
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # also refuses NaN
         raise InvalidInput(f"{what}={shown(value)}: pass seconds, at least 0")
     return _seconds(value)
 
@@ -245,6 +246,7 @@ def memory_bytes(value: str | int, what: str = "memory_limit", least_bytes: int 
     """Return an amount of memory such as `512m` in bytes."""
     amount: float
     if isinstance(value, str) and (match := _MEMORY.fullmatch(value)):
+        # k and K, kb and KiB: the first letter counts, in powers of 1024 as Docker has them
         amount = float(match[1]) * _MEMORY_UNITS[(match[2] or "").lower()[:1]]
     elif isinstance(value, int) and not isinstance(value, bool):
         amount = value

@@ -1,4 +1,4 @@
-"""The wall clock. Durations are counted on the monotonic one: see `_deadline.py`."""
+"""The wall clock. Durations use the monotonic clock: see `_deadline.py`."""
 
 from __future__ import annotations
 

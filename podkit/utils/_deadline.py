@@ -1,4 +1,4 @@
-"""Deadlines on the monotonic clock. Only here does podkit sleep."""
+"""Deadlines on the monotonic clock. No other module of podkit sleeps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from podkit.errors import EngineTimeout, PodkitError, SessionBusy
 Clock = Callable[[], float]
 
 ENGINE_CALL_SECONDS = 60.0
-"""How long one call to an engine may take where the caller set no deadline."""
+"""The limit of one call to an engine if the caller set no deadline."""
 
 CLEAN_UP_SECONDS = 1.9
-"""How long a call that failed may take back what it made: less than the 2 s by which a call may be late."""
+"""The time for cleaning up after a failed call. A call may be 2 s late in all, so this is less."""
 
-_SHORTEST_SECONDS = 0.001
+_SHORTEST_SECONDS = 0.001  # for system calls, see `Deadline.wait_seconds`
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Deadline:
     Immutable, so safe to share between threads.
 
     Attributes:
-        at: seconds of `clock` at which it expires; infinity means never.
-        clock: where the time is read; tests pass their own.
+        at: the reading of `clock`, in seconds, at which it expires; infinity means never.
+        clock: the source of the time; tests pass their own.
     """
 
     at: float
@@ -48,7 +48,7 @@ class Deadline:
 
     @property
     def expired(self) -> bool:
-        """Whether it lies in the past."""
+        """Whether the moment has come or passed."""
         return self.clock() >= self.at
 
     def at_most(self, seconds: float) -> Deadline:
@@ -62,7 +62,7 @@ class Deadline:
     def wait_seconds(self, longest: float = math.inf) -> float | None:
         """Return the seconds left, at most `longest`, for system calls. `None` means for ever.
 
-        Never 0, which some take for "do not wait" and others refuse: a deadline may expire at any moment.
+        Never 0, even after the deadline expired: some system calls take 0 for "do not wait", and others refuse it.
         """
         seconds = min(self.remaining, longest)
         return None if math.isinf(seconds) else max(seconds, _SHORTEST_SECONDS)
@@ -76,13 +76,13 @@ NEVER = Deadline(math.inf)
 def tried(lock: threading.RLock, seconds: float = 0) -> Iterator[bool]:
     """Hold a lock inside the block, if acquired in `seconds`. Yields whether it is.
 
-    Whatever a signal's handler raises, and at whatever moment, the lock does not stay held. That takes an `RLock`: no
-    other one refuses to be released by a thread that does not hold it.
+    The lock does not stay held if a signal handler raises, at any moment. This needs an `RLock`: it refuses to be
+    released by a thread that does not hold it, and other locks do not.
     """
     try:
         acquired = lock.acquire(timeout=seconds)
-    except BaseException:  # of such a handler, which may have run when the lock was held already
-        with suppress(RuntimeError):  # it was not
+    except BaseException:  # such a handler raised, before or after the lock was acquired
+        with suppress(RuntimeError):  # before: there is nothing to release
             lock.release()
         raise
     try:
@@ -99,12 +99,13 @@ def held(
     """Hold a lock, waiting for it until the deadline at most.
 
     Raises:
-        SessionBusy: or `late`: another thread still held it; `what` says what it may be doing.
+        SessionBusy: or `late`: another thread still holds it. `what` names the work of that thread.
     """
+    # a lock takes no infinity: TIMEOUT_MAX is its longest wait
     seconds = deadline.wait_seconds(threading.TIMEOUT_MAX)
     with tried(lock, threading.TIMEOUT_MAX if seconds is None else seconds) as acquired:
         if not acquired:
-            raise late(f"another thread is still {what}: try again, or with a longer timeout")
+            raise late(f"another thread is still {what}: try again, or pass a longer timeout")
         yield
 
 
@@ -112,7 +113,7 @@ def call_deadline(deadline: Deadline | None, longest: float = ENGINE_CALL_SECOND
     """Return the deadline of an engine call: `longest` seconds, or the caller's if earlier.
 
     Raises:
-        EngineTimeout: the caller's has expired already.
+        EngineTimeout: the caller's deadline has expired already.
     """
     if deadline is None:
         return Deadline.after(longest)
@@ -130,15 +131,15 @@ def wait_until(
 ) -> bool:
     """Call `check` until it returns true or the deadline expires.
 
-    The pause starts at `interval` seconds and doubles up to `longest_interval`. Blocks; the check is made at least
-    once, and once more at the deadline.
+    The pause starts at `interval` seconds and doubles up to `longest_interval`. Blocks. The check runs at least once,
+    and once more at the deadline.
 
     Returns:
         Whether the check came true.
     """
-    while not check():
+    while not check():  # before the deadline is looked at: a late success is a success
         if deadline.expired:
             return False
-        time.sleep(min(interval, deadline.remaining))
+        time.sleep(min(interval, deadline.remaining))  # never past the deadline: the last check comes right there
         interval = min(interval * 2, longest_interval)
     return True

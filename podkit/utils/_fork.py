@@ -14,19 +14,20 @@ class ForkAware(Protocol):
         """Make new locks and forget the parent's connections, unclosed."""
 
 
+# weak: being listed here keeps nothing alive
 _objects: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def renew_after_fork(thing: ForkAware) -> None:
     """Have `thing._after_fork()` called in every child of this process.
 
-    A lock that another thread of the parent held at the fork would otherwise stay locked in the child for ever.
+    Otherwise a lock that another thread of the parent held at the fork would stay locked in the child for ever.
     """
     _objects.add(thing)
 
 
 def _renew_all() -> None:
-    for thing in list(_objects):
+    for thing in list(_objects):  # a copy: `_after_fork` may add objects
         thing._after_fork()
 
 

@@ -1,9 +1,9 @@
 """Files of a mount, written on the host beside a hostile container.
 
-A container can put a symlink wherever the host is about to write, at any moment. So no path that it controls is ever
-resolved by name: each step goes through a directory that is already open, by `openat2(RESOLVE_BENEATH)` where the
-kernel has it (Linux 5.6) and else by a walk that follows no link at all. A name is looked at and acted on only through
-such a directory, and what was opened is judged by its descriptor, never by a second look at its name.
+A container can put a symlink wherever the host is about to write, at any moment. So podkit never resolves by name a
+path that the container controls. Each step goes through a directory that is already open: by `openat2(RESOLVE_BENEATH)`
+on Linux 5.6 and later, else by a walk that follows no link at all. podkit then checks the open file by its descriptor,
+and never looks at its name a second time.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from podkit.errors import (
 )
 from podkit.utils._atomic_file import NewFile
 
-_AT_FDCWD = -100
+_AT_FDCWD = -100  # the kernel's number for the current directory
 _O_PATH = getattr(os, "O_PATH", 0)
 DIRECTORY_FLAGS = os.O_DIRECTORY | _O_PATH | os.O_CLOEXEC
 
 
-@cache
+@cache  # one try for each process
 def _has_openat2() -> bool:
     from podkit.utils._openat2 import openat2  # late: it loads ctypes
 
@@ -47,7 +47,7 @@ def _has_openat2() -> bool:
 
 def walk(directory: int, path: PurePath, flags: int) -> int:
     """Open `path` below `directory` component by component, following no link."""
-    current = os.dup(directory)
+    current = os.dup(directory)  # always one open directory: the next one is opened before this one is closed
     try:
         for part in path.parts[:-1]:
             below = _step(current, part, DIRECTORY_FLAGS)
@@ -62,8 +62,9 @@ def _step(directory: int, name: str, flags: int) -> int:
     try:
         return os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
     except NotADirectoryError:
+        # O_DIRECTORY reports a link as "not a directory"; openat2 reports ELOOP, and so does this
         if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None  # as openat2 says it
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
         raise
 
 
@@ -75,7 +76,7 @@ def _open_beneath(directory: int, path: PurePath, flags: int) -> int:
     return walk(directory, path, flags)
 
 
-_DENIED = "permission denied for this process; it may be the container's user who made it, and is another"
+_DENIED = "permission denied to this process; the container's user may own it"
 _REASONS: dict[int, tuple[type[FileError], str]] = {
     errno.ENOENT: (FileMissing, "there is no such file"),
     errno.EEXIST: (FileExists, "something is there already"),
@@ -92,7 +93,7 @@ _LINK = "a symlink on the way leaves the mount, is absolute, or loops; remove it
 
 @contextmanager
 def file_errors(path: PurePath, doing: str, *, link: str = _LINK) -> Iterator[None]:
-    """Raise the kernel's refusals as podkit's errors. `link` explains a symlink in the way."""
+    """Raise the kernel's refusals as podkit's errors. `link` is the reason for a symlink in the way."""
     try:
         yield
     except FileError:
@@ -106,6 +107,7 @@ def file_errors(path: PurePath, doing: str, *, link: str = _LINK) -> Iterator[No
 
 @contextmanager
 def opened(fd: int) -> Iterator[int]:
+    """Close a descriptor at the end of the block."""
     try:
         yield fd
     finally:
@@ -113,12 +115,12 @@ def opened(fd: int) -> Iterator[int]:
 
 
 def _open_root(root: str | os.PathLike[str]) -> int:
-    # the root is chosen by podkit's caller, and no container can replace it: it is the top of its mount
+    # by name: podkit's caller chose it, and no container can replace the top of its mount
     return os.open(root, DIRECTORY_FLAGS)
 
 
 def _open_parent(root: int, path: PurePath) -> int:
-    """Open the directory of `path`, making what is missing."""
+    """Open the directory of `path`, making missing ones."""
     with suppress(FileNotFoundError):
         return _open_beneath(root, path.parent, DIRECTORY_FLAGS)
     for ancestor in reversed(path.parents):
@@ -126,8 +128,9 @@ def _open_parent(root: int, path: PurePath) -> int:
             os.close(_open_beneath(root, ancestor, DIRECTORY_FLAGS))
         except FileNotFoundError:
             with opened(_open_beneath(root, ancestor.parent, DIRECTORY_FLAGS)) as above:
-                with suppress(FileExistsError):
+                with suppress(FileExistsError):  # somebody else was faster
                     os.mkdir(ancestor.name, dir_fd=above)
+                # the umask may have cut the mode; changed by descriptor, for the name may be a link by now
                 with opened(
                     os.open(ancestor.name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
                 ) as made:
@@ -138,13 +141,13 @@ def _open_parent(root: int, path: PurePath) -> int:
 def write_file(root: str | os.PathLike[str], path: PurePath, content: bytes) -> None:
     """Write a file below `root` in one step. A reader sees the old file or the new one.
 
-    Missing directories are made, `root` included. A file that exists keeps its mode and, where this process may set
+    Missing directories are made, `root` included. A file that is replaced keeps its mode and, if this process may set
     it, its owner.
 
     Args:
         root: the top of the mount on the host.
         path: relative to `root`, without `..`.
-        content: what to write.
+        content: the bytes to write.
 
     Raises:
         PathEscape: a symlink on the way leaves `root`, or the file itself is one.
@@ -161,11 +164,14 @@ def write_file(root: str | os.PathLike[str], path: PurePath, content: bytes) -> 
                     with suppress(PermissionError):
                         os.fchown(file.fd, existing.st_uid, existing.st_gid)
                 os.fchmod(file.fd, stat.S_IMODE(existing.st_mode) & 0o777 if existing else 0o644)
-                file.appear()
+                file.appear()  # nothing -> complete, or old file -> new one
 
 
 def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.stat_result | None:
-    """Return the stat of what a write would replace. A later swap is replaced, never followed."""
+    """Return the stat of the file to replace, if any.
+
+    If the container swaps the file after this check, the write replaces the new one and follows no link.
+    """
     refused = f"cannot {doing} '{path}'"
     try:
         found = os.stat(path.name or ".", dir_fd=parent, follow_symlinks=False)
@@ -175,14 +181,14 @@ def check_replaceable(parent: int, path: PurePath, doing: str = "write") -> os.s
         why = "it is a symlink; remove it, or write the file that it names"
         raise PathEscape(f"{refused}: {why}", filename=str(path))
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectory(f"{refused}: a directory is there; give the whole path of the file", filename=str(path))
+        raise IsADirectory(f"{refused}: a directory is there; pass the whole path of the file", filename=str(path))
     if not stat.S_ISREG(found.st_mode):
         raise NotAFile(f"{refused}: {kind_of(found.st_mode)} is there; remove it", filename=str(path))
     return found
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:
-    """Write all of it, in pieces: a system call takes at most 2 GiB."""
+    """Write all of `content`, in pieces. One system call takes at most 2 GiB."""
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view[: 16 << 20]) :]

@@ -1,7 +1,7 @@
 """File trees to and from a container, read and written on the host. No link is followed.
 
-What is read may be changed meanwhile by a container that has it mounted, and what comes from a container is hostile:
-every step goes through a directory that is already open, and each name is checked.
+A container may change a tree that podkit reads, if it has the tree mounted, and may send hostile names. So every step
+goes through a directory that is already open, and podkit checks each name.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from podkit.utils._atomic_file import NewFile, temporary_name
 from podkit.utils._checks import over
 from podkit.utils._host_files import DIRECTORY_FLAGS, check_replaceable, file_errors, kind_of, opened, walk, write_all
 
+# O_NONBLOCK: a FIFO must not block the open; O_NOCTTY: a terminal must not become podkit's own
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PIECE_BYTES = 1 << 20
 _NAME_BYTES = 255
 _PATH_BYTES = 4096
-_KEPT_OPEN = 4  # directories of a tree that is written
+_KEPT_OPEN = 4  # directories of a tree that is being written
 
 
 class HostEntry(NamedTuple):
-    """Something that is to be sent.
+    """A file, directory or symlink to send.
 
     Attributes:
-        below: its path below the top; empty for the top itself.
+        below: the path below the top; empty for the top itself.
         mode: type and permissions; a directory, a regular file or a symlink.
-        link: what a symlink names.
+        link: the target of a symlink.
     """
 
     below: bytes
@@ -48,23 +49,23 @@ class HostEntry(NamedTuple):
 def read_tree(top: Path) -> Iterator[HostEntry | bytes | None]:
     """Yield a file, or a directory tree, in constant memory.
 
-    A regular file is followed by its bytes, in pieces, and by `None`. Symlinks below the top are given as links.
+    After a regular file's entry come its bytes, in pieces, and `None`. Symlinks below the top stay links.
 
     Raises:
         FileMissing: there is no such file.
-        NotAFile: it is a device, a FIFO or a socket, or one is below it.
+        NotAFile: the top is a device, a FIFO or a socket, or the tree contains one.
         FileError: something cannot be read.
     """
     with file_errors(top, "upload", link="a part of it has become a symlink, which is not followed"):
         mode = _look_at(top)
         if not stat.S_ISDIR(mode):
             _require_regular(top, mode)
-            # a link at the top is the caller's own
+            # a link at the top is followed: the caller named it
             yield from _read_file(os.open(top, _READ & ~os.O_NOFOLLOW), top, b"")
             return
         yield HostEntry(b"", mode)
         with opened(os.open(top, DIRECTORY_FLAGS)) as root:
-            pending = [PurePath()]
+            pending = [PurePath()]  # a list, not recursion: a tree may be deep
             while pending:
                 yield from _read_directory(root, top, pending.pop(), pending)
 
@@ -82,7 +83,7 @@ def _look_at(top: Path) -> int:
 def _read_directory(
     root: int, top: Path, where: PurePath, pending: list[PurePath]
 ) -> Iterator[HostEntry | bytes | None]:
-    """Yield a directory's entries. Its directories go to `pending`."""
+    """Yield a directory's entries. Adds its directories to `pending`."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     with opened(walk(root, where, flags)) as directory, os.scandir(directory) as names:
         for name in names:
@@ -95,6 +96,7 @@ def _read_directory(
                 text = os.readlink(name.name, dir_fd=directory)
                 yield HostEntry(os.fsencode(below), found.st_mode, os.fsencode(text))
             else:
+                # checked before the open: opening a device may already act on it
                 _require_regular(top / below, found.st_mode)
                 yield from _read_file(os.open(name.name, _READ, dir_fd=directory), top / below, os.fsencode(below))
 
@@ -102,7 +104,7 @@ def _read_directory(
 def _read_file(fd: int, path: Path, below: bytes) -> Iterator[HostEntry | bytes | None]:
     with opened(fd):
         mode = os.fstat(fd).st_mode
-        _require_regular(path, mode)
+        _require_regular(path, mode)  # again, by descriptor: the file may have been swapped since
         yield HostEntry(below, mode)
         while piece := os.read(fd, _PIECE_BYTES):
             yield piece
@@ -117,25 +119,25 @@ def _require_regular(path: Path, mode: int) -> None:
 # --- writing -----------------------------------------------------------------------------------------
 
 _DOING = "download to"
-_LINK = "a symlink is there or on the way, and none is followed; remove it, or give the path that it names"
+_LINK = "a symlink is there or on the way, and none is followed; remove it, or pass the path that it names"
 
 
 class TreeWriter:
-    """Writes what a container sends: a file or a directory tree.
+    """Writes a file or a directory tree that a container sends.
 
-    Nothing outside of `top` is touched, whatever names come, and no link that stands there is followed. A file appears
-    when it is complete. What is there already stays, or is replaced by what has the same name. As a context manager it
-    takes back the file that is not complete.
+    It touches nothing outside of `top`, whatever names the container sends, and follows no link below it. A file
+    appears when it is complete. It replaces a file of the same name; all others stay. Leaving the `with` block removes
+    an incomplete file.
 
     Args:
-        top: what the first entry becomes; directories above it are made.
-        max_bytes: of all files together.
-        max_files: how many names may come below the top.
+        top: the path of the first entry; missing directories above it are made.
+        max_bytes: the limit of all files together.
+        max_files: the limit of names below the top.
 
     Attributes:
-        files: how many regular files were written.
-        size: how many bytes.
-        skipped: what is neither a directory nor a regular file, and was not made.
+        files: the number of regular files that were written.
+        size: their bytes.
+        skipped: the paths of entries that were not made, because they are neither directories nor regular files.
     """
 
     def __init__(self, top: Path, *, max_bytes: int, max_files: int) -> None:
@@ -146,12 +148,12 @@ class TreeWriter:
         self._max_bytes = max_bytes
         self._max_files = max_files
         self._names = 0
-        self._root: int | None = None  # of the tree
+        self._root: int | None = None  # the descriptor of the tree's top; `None` for a single file
         self._opened: OrderedDict[PurePath, int] = OrderedDict()  # directories below it, the last used one last
-        self._file: NewFile | None = None
+        self._file: NewFile | None = None  # between `begin` and `end`
         self._path = top  # of that file
-        self._folds = False
-        self._seen: set[bytes] = set()
+        self._folds = False  # whether the file system folds case
+        self._seen: set[bytes] = set()  # digests of the names that have come
 
     def __enter__(self) -> Self:
         return self
@@ -165,16 +167,16 @@ class TreeWriter:
 
     @property
     def begun(self) -> bool:
-        """Whether anything has come."""
+        """Whether an entry has come."""
         return bool(self._seen)
 
     def begin(self, below: bytes, mode: int) -> None:
         """Take an entry. `write` and `end` follow for a regular file.
 
         Raises:
-            PathEscape: its name leaves the top, or a link stands on the way or in its place.
-            TooManyFiles: it is one too many.
-            FileError: it cannot be made; a more exact class where one fits.
+            PathEscape: its name leaves the top, or one of its components is a link.
+            TooManyFiles: more names than `max_files` have come.
+            FileError: it cannot be made; a subclass says why, if one fits.
         """
         path = self._checked(below)
         with file_errors(self._top / path, _DOING, link=_LINK):
@@ -188,7 +190,7 @@ class TreeWriter:
                 self.skipped.append(str(path))
 
     def write(self, data: memoryview) -> None:
-        """Take a piece of the file that was begun.
+        """Write a piece of the present file.
 
         Raises:
             FileTooLarge: all files together have more than `max_bytes`.
@@ -203,7 +205,7 @@ class TreeWriter:
             write_all(self._file.fd, data)
 
     def end(self) -> None:
-        """Let the file that was begun appear."""
+        """Complete the present file, which then appears."""
         assert self._file is not None
         with file_errors(self._path, _DOING):
             self._file.appear()
@@ -221,17 +223,18 @@ class TreeWriter:
         self._folds = _folds_case(self._root)
 
     def _begin_file(self, directory: int, path: Path, mode: int) -> None:
-        """Begin a file in `directory`, a descriptor that the file owns from now on."""
+        """Begin a file in `directory`, a descriptor that the file then owns."""
         try:
             check_replaceable(directory, path, _DOING)
         except BaseException:
             os.close(directory)
             raise
         self._path = path
-        self._file = NewFile(directory, path.name, (mode & 0o777) | 0o600)
+        self._file = NewFile(directory, path.name, (mode & 0o777) | 0o600)  # the user can always read and remove it
 
     def _checked(self, below: bytes) -> PurePath:
         """Return the path of an entry. The container may have chosen it to do harm."""
+        # the top comes first and only once; other entries follow only if it is a directory
         if bool(below) == (self._root is None) or (not below and self._seen):
             why = "the container sent entries in an order of its own"
             raise FileError(f"cannot download to '{self._top}': {why}", filename=str(self._top))
@@ -248,10 +251,11 @@ class TreeWriter:
         if self._names > self._max_files:
             why = over("names", "max_files", self._max_files, self._names)
             raise TooManyFiles(f"cannot download to '{self._top}': {why}", filename=str(self._top))
+        # where case is folded, two such names would be one file, and the second would replace the first
         known = unicodedata.normalize("NFC", str(path)).casefold() if self._folds else str(path)
         import hashlib  # late: it loads OpenSSL
 
-        digest = hashlib.blake2b(os.fsencode(known), digest_size=8).digest()  # names may be long, and many
+        digest = hashlib.blake2b(os.fsencode(known), digest_size=8).digest()  # names may be long and many
         if digest in self._seen:
             raise PathEscape(f"cannot download to '{self._top}': the name '{path}' came twice, perhaps in another case")
         self._seen.add(digest)
@@ -263,7 +267,8 @@ class TreeWriter:
     def _open_parent(self, path: PurePath) -> int:
         """Open the directory of a path, following no link. The last few stay open.
 
-        A tree comes depth first and may be deep: from the top, each step would cost as many as there are above it.
+        A tree comes depth first and may be deep. A walk from the top for each entry would take time in proportion to
+        the depth.
         """
         assert self._root is not None
         wanted = path.parent
@@ -276,13 +281,13 @@ class TreeWriter:
         else:
             fd = walk(above, PurePath(wanted.name), DIRECTORY_FLAGS)
         self._opened[wanted] = fd
-        if len(self._opened) > _KEPT_OPEN:
+        if len(self._opened) > _KEPT_OPEN:  # close the one that was not used for the longest time
             os.close(self._opened.popitem(last=False)[1])
         return fd
 
 
 def _open_above(top: Path) -> int:
-    """Open the directory above the top, making a missing one. Links to it are the caller's."""
+    """Open the directory above the top, making a missing one. The caller's own links are followed."""
     try:
         os.makedirs(top.parent, exist_ok=True)
     except FileExistsError:
@@ -294,16 +299,16 @@ def _enter_directory(parent: int, path: Path, mode: int) -> int:
     """Open a directory, making a missing one. A link there is not followed."""
     name = path.name or "."
     with suppress(FileExistsError):
-        os.mkdir(name, (mode & 0o777) | 0o700, dir_fd=parent)
+        os.mkdir(name, (mode & 0o777) | 0o700, dir_fd=parent)  # this process has to write below it
     try:
         return walk(parent, PurePath(name), DIRECTORY_FLAGS)
     except NotADirectoryError:
-        why = "something else than a directory is there; remove it, or give another path"
+        why = "something else than a directory is there; remove it, or pass another path"
         raise FileExists(f"cannot {_DOING} '{path}': {why}", filename=str(path)) from None
 
 
 def _folds_case(directory: int) -> bool:
-    """Whether two names that differ in case alone are one here."""
+    """Whether this file system ignores the case of names."""
     name = temporary_name()
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
     try:

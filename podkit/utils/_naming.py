@@ -1,4 +1,4 @@
-"""Names made of ids. Two different ids never share one: what counts is a hash, the rest is for readers."""
+"""Names made of ids. Two different ids never share a name: a hash tells them apart, the rest is for readers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOT_READABLE = re.compile(r"[^a-z0-9]+")
 
 
 def digest(*parts: str, characters: int) -> str:
-    """Hash `parts` into lower-case base32. They cannot run into each other."""
+    """Hash `parts` into lower-case base32. Lengths are hashed too, so `ab`, `c` differs from `a`, `bc`."""
     import hashlib  # late: it loads OpenSSL
 
     hasher = hashlib.sha256()
@@ -26,9 +26,9 @@ def readable_part(text: str) -> str:
 
 
 def workspace_component(text: str) -> str:
-    """Map an id one to one to a file name. A plain one is itself; others get `~` and a hash.
+    """Map an id one to one to a file name. A plain id is its own name; others get `~` and a hash.
 
-    Upper case is not plain: file systems that fold case would merge two ids.
+    An id with upper case is not plain, because file systems that fold case would merge it with another id.
     """
     if _PLAIN_COMPONENT.fullmatch(text):
         return text

@@ -1,4 +1,4 @@
-"""The system call `openat2`, which Python does not have yet."""
+"""The system call `openat2`, which Python does not offer yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 _SYS_OPENAT2 = 437  # the same number on every architecture but alpha
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_BENEATH = 0x08
-_RETRIES = 64  # openat2 gives EAGAIN while a name on the way is being renamed
+_RETRIES = 64  # openat2 fails with EAGAIN while somebody renames a directory on the way
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

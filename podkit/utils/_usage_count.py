@@ -1,4 +1,4 @@
-"""A count of calls under way. A raising signal handler never leaves it too high."""
+"""A count of calls under way. It stays right when a signal handler raises."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 
 class UsageCount:
-    """The uses of something. Safe to use from many threads; after a fork, make a new one."""
+    """Counts the uses of an object. Safe to use from many threads; after a fork, make a new one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _uses
-        self._uses: set[object] = set()  # and no number: taking back what was not counted yet does no harm
+        self._uses: set[object] = set()  # a set, not a number: discarding a use that was never added is harmless
 
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Count as a use as long as the block lasts."""
         use = object()
-        try:
+        try:  # before the use is added: a handler may raise right after that
             with self._lock:
                 self._uses.add(use)
             yield
@@ -27,5 +27,5 @@ class UsageCount:
                 self._uses.discard(use)
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there are any uses."""
         return bool(self._uses)

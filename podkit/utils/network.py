@@ -10,10 +10,10 @@ from podkit.errors import EngineUnavailable
 def get_parent_container_networks() -> list[str]:
     """Return the names of podkit's own container's networks.
 
-    Asks the engine that the environment names. Empty outside of a container, and where no engine answers or it does
-    not know the container.
+    Asks the engine that the environment names. Empty outside of a container, if no engine answers, and if the engine
+    does not know the container.
     """
-    if not own_container_candidates():
+    if not own_container_candidates():  # outside of a container: ask no engine
         return []
     try:
         return parent_networks(parent_workload(default_backend()))

@@ -1,4 +1,4 @@
-"""Container path <-> host path. Pure: no file system is looked at, no link resolved."""
+"""Container path <-> host path, without resolving links. Only `write_to_mounted_path` touches the file system."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WORKSPACES = "workspaces"
 def get_workspace_path(workspace_base: str | os.PathLike[str], user_id: str, session_id: str) -> Path:
     """Return a session's workspace: `{workspace_base}/workspaces/{user}/{session}`.
 
-    Plain ids (lower-case letters, digits, `_`, `-`, `.`) appear as they are, any other is mapped one to one to a
-    readable part and a hash. Nothing is created.
+    Plain ids (lower-case letters, digits, `_`, `-`, `.`) appear unchanged. Any other id maps one to one to a readable
+    part and a hash. Creates nothing.
 
     Raises:
-        InvalidInput: an id is empty, too long, or no text.
+        InvalidInput: an id is empty, too long, or not text.
     """
     _checks.check_id(user_id, "user_id")
     _checks.check_id(session_id, "session_id")
@@ -31,7 +31,7 @@ def get_workspace_path(workspace_base: str | os.PathLike[str], user_id: str, ses
 def resolve_container_path(path: str | PurePath, working_dir: str = DEFAULT_WORKING_DIR) -> PurePosixPath:
     """Return a path inside as an absolute one. A relative one starts at `working_dir` and stays below it.
 
-    It may hold what `os.fsdecode` makes of bytes that are not UTF-8.
+    Bytes that are not UTF-8 are accepted in the form that `os.fsdecode` returns.
 
     Raises:
         PathEscape: a relative path leaves `working_dir` by `..`, or an absolute one contains `..`.
@@ -42,7 +42,7 @@ def resolve_container_path(path: str | PurePath, working_dir: str = DEFAULT_WORK
     for part in PurePosixPath(text.lstrip("/")).parts:
         if part != "..":
             parts.append(part)
-        elif absolute or not parts:
+        elif absolute or not parts:  # it would leave; in an absolute path, a link before it may lead anywhere
             raise PathEscape(
                 f"path={_checks.shown(text)} leaves its directory by '..': write the path without it", filename=text
             )
@@ -55,14 +55,15 @@ def resolve_file_path(path: str | PurePath) -> PurePosixPath:
     """Return the absolute path of a file to write. See `resolve_container_path`.
 
     Raises:
-        IsADirectory: it ends as only a directory's path does, such as in `/`, which `pathlib` would drop.
+        IsADirectory: it ends in `/`, `.` or `..`, as only a directory's path does.
     """
+    # looked for in the text: pathlib drops such an end
     inside = resolve_container_path(path)
     last = os.fspath(path).rpartition("/")[2]
     if last in ("", ".", ".."):
         raise IsADirectory(
             f"cannot write {_checks.shown(os.fspath(path))}: it ends in '{last or '/'}', as only a directory's path "
-            "does; give the whole path of the file",
+            "does; pass the whole path of the file",
             filename=str(inside),
         )
     return inside
@@ -77,11 +78,13 @@ def container_to_host_path(
 
     Raises:
         PathNotMapped: the path is not below `mount_target`.
-        PathEscape: it contains `..` that would leave.
+        PathEscape: it leaves its directory by `..`.
     """
     path, target = resolve_container_path(container_path, str(mount_target)), PurePosixPath(mount_target)
     if not path.is_relative_to(target):
-        raise PathNotMapped(f"container path '{path}' is not below {target}: only what is mounted there is on the host")
+        raise PathNotMapped(
+            f"container path '{path}' is not below {target}: pass a path below it, the rest is not on the host"
+        )
     return Path(host_root) / path.relative_to(target)
 
 
@@ -107,11 +110,11 @@ def write_to_mounted_path(
 ) -> Path:
     """Write a file through its place on the host.
 
-    Directories are made as needed, a file that exists is replaced in one step. Whatever links the container puts there,
-    nothing outside the mount is written.
+    Missing directories are made. A file that exists is replaced in one step. Links that the container puts there cannot
+    lead the write out of the mount.
 
     Args:
-        container_path: where the file is inside; a relative path starts at `/workspace`.
+        container_path: the file's path inside; a relative one starts at `/workspace`.
         content: text (written as UTF-8) or bytes.
         to_host_path: translates a path inside to the one on the host, such as
             `lambda path: manager.to_host_path(path, user_id, session_id)`.
@@ -121,9 +124,9 @@ def write_to_mounted_path(
 
     Raises:
         PathEscape: the path leaves the mount by `..` or by a symlink.
-        PathNotMapped: nothing of the host is mounted there.
+        PathNotMapped: no directory of the host is mounted there.
         IsADirectory: the path ends in `/`, or a directory is there.
-        FileError: the host refused the write; a more exact class where one fits.
+        FileError: the host refused the write; a subclass says why, if one fits.
     """
     data = _checks.check_content(content, "content")
     inside = resolve_file_path(container_path)
@@ -135,6 +138,7 @@ def write_to_mounted_path(
 
 def _mount_root(inside: PurePosixPath, host: Path, to_host_path: Callable[[Path], Path]) -> Path:
     """Return the top of the mount: the highest directory that still translates in step."""
+    # the callable maps single paths only, so ask it for each parent
     root = host
     for parent in inside.parents:
         try:

@@ -232,7 +232,7 @@ def test_a_file_on_the_way_to_the_target_is_no_directory(tmp_path: Path, way: st
 
 def test_a_directory_in_the_place_of_a_file_asks_for_the_whole_path(tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
-    with pytest.raises(IsADirectory, match="give the whole path of the file"), writer(tmp_path / "to") as tree:
+    with pytest.raises(IsADirectory, match="pass the whole path of the file"), writer(tmp_path / "to") as tree:
         tree.begin(b"", FILE)
 
 

@@ -24,6 +24,9 @@ _PIDS_MAXIMUM = 1 << 22  # the kernel's own limit
 _PAGE_BYTES = 4096
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+_HOST_GATEWAY = "host-gateway"
+
 MountType = Literal["bind", "volume", "tmpfs"]
 
 
@@ -104,6 +107,16 @@ class StartupVerificationConfig(Model):
     max_wait_seconds: float = Field(default=5.0, gt=0)
 
 
+def _is_address(text: str) -> bool:
+    import ipaddress  # late: few configurations name a host
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def default_image() -> str:
     """Return the default image: `PODKIT_DEFAULT_IMAGE`, else `python:3.11-alpine`."""
     return os.environ.get("PODKIT_DEFAULT_IMAGE") or DEFAULT_IMAGE
@@ -132,6 +145,9 @@ class ContainerConfig(Model):
         user: the user of the commands, as `name`, `uid` or `uid:gid`; `None` means the image's user.
         working_dir: the directory of the commands; it exists in every container.
         startup_verification: the checks that the container stays up; `None` means no waiting.
+        shm_size: size of `/dev/shm`: bytes, or `64m`, `1g`. It counts as memory of the container; `None` means the
+            engine's 64 MB.
+        extra_hosts: host name -> address, in the container's `/etc/hosts`. `host-gateway` stands for Docker's host.
         session_inactivity_timeout_seconds: seconds without a command or a background process after which the session
             may be cleaned up.
     """
@@ -152,6 +168,8 @@ class ContainerConfig(Model):
     user: str | None = None
     working_dir: PathText = DEFAULT_WORKING_DIR
     startup_verification: StartupVerificationConfig | None = None
+    shm_size: str | int | None = None
+    extra_hosts: dict[str, str] = Field(default_factory=dict)
     session_inactivity_timeout_seconds: int = Field(default=3600, gt=0)
 
     @validates("image")
@@ -216,6 +234,28 @@ class ContainerConfig(Model):
                 raise InvalidInput(f"volumes has two mounts on target={target!r}: keep one of them")
         return value
 
+    @validates("shm_size")
+    @classmethod
+    def _shm(cls, value: str | int | None) -> str | int | None:
+        if value is not None:
+            _checks.memory_bytes(value, "shm_size", _PAGE_BYTES)
+        return value
+
+    @validates("extra_hosts")
+    @classmethod
+    def _hosts(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, address in value.items():
+            if not _HOST_NAME.fullmatch(name):
+                raise InvalidInput(
+                    f"extra_hosts contains the name {_checks.shown(name)}: use letters, digits, '.', '-'"
+                )
+            if address != _HOST_GATEWAY and not _is_address(address):
+                raise InvalidInput(
+                    f"extra_hosts[{name!r}]={_checks.shown(address)} is no address: pass one such as '10.0.0.5', or "
+                    f"'{_HOST_GATEWAY}'"
+                )
+        return value
+
     @validates("user")
     @classmethod
     def _user(cls, value: str | None) -> str | None:
@@ -225,6 +265,15 @@ class ContainerConfig(Model):
     @classmethod
     def _working_dir(cls, value: str) -> str:
         return _checks.check_absolute_path(value, "working_dir")
+
+    @model_validator(mode="after")
+    def _hosts_of_network(self) -> Self:
+        for name in self.networks if self.extra_hosts else ():
+            if name.startswith("container:"):
+                raise InvalidInput(
+                    f"networks contains {name!r}, whose container has the hosts file: leave out extra_hosts"
+                )
+        return self
 
     @model_validator(mode="after")
     def _ports_of_network(self) -> Self:
@@ -252,6 +301,11 @@ class ContainerConfig(Model):
     def memory_limit_bytes(self) -> int:
         """The memory limit in bytes."""
         return _checks.memory_bytes(self.memory_limit)
+
+    @property
+    def shm_size_bytes(self) -> int | None:
+        """The size of `/dev/shm` in bytes, `None` if not set."""
+        return None if self.shm_size is None else _checks.memory_bytes(self.shm_size, "shm_size", _PAGE_BYTES)
 
     @property
     def runs_keepalive(self) -> bool:

@@ -54,6 +54,10 @@ def container_request(spec: WorkloadSpec, binds: Sequence[str]) -> dict[str, Any
         "LogConfig": _NO_LOG if spec.attachable else _LOG_CONFIG,
         "Init": spec.init,
     }
+    if spec.shm_bytes is not None:
+        host["ShmSize"] = spec.shm_bytes
+    if spec.extra_hosts:
+        host["ExtraHosts"] = [f"{name}:{address}" for name, address in spec.extra_hosts.items()]
     if spec.networks:
         host["NetworkMode"] = spec.networks[0]
     body: dict[str, Any] = {

@@ -99,6 +99,8 @@ class WorkloadSpec:
         init: run the engine's own init as first process, which reaps and passes signals on.
         attachable: whether the main process reads and writes a stream, which `open_stream` opens. No log keeps its
             output then.
+        shm_bytes: size of `/dev/shm`; `None` means the engine's default.
+        extra_hosts: host name -> address, for the workload's `/etc/hosts`.
         shared: files beside the mounts. Creating the first workload that names them places them on the engine, without
             running anything; later workloads only use them.
     """
@@ -120,6 +122,8 @@ class WorkloadSpec:
     capabilities: Sequence[str]
     init: bool
     attachable: bool = False
+    shm_bytes: int | None = None
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
     shared: SharedFiles | None = None
 
 

@@ -35,6 +35,7 @@ class Request:
         mounts = [mount.model_dump(mode="json", exclude_defaults=True) for mount in config.volumes]
         data |= {
             "memory_limit": config.memory_limit_bytes,
+            "shm_size": config.shm_size_bytes,
             "ports": sorted(config.ports),
             "networks": sorted(config.networks),
             "volumes": sorted(mounts, key=lambda mount: str(mount["target"])),

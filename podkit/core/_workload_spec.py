@@ -57,6 +57,8 @@ def workload_spec(
         # an image's own or a given entrypoint may be an init itself, and wants to be the first process
         init=not keeps_alive and not config.use_image_defaults and not config.entrypoint,
         attachable=keeps_alive,
+        shm_bytes=config.shm_size_bytes,
+        extra_hosts=config.extra_hosts,
         shared=shared,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -62,6 +63,37 @@ def test_the_limits_hold_inside(open_session: OpenSession) -> None:
     assert session.execute_command(["grep", "NoNewPrivs", "/proc/self/status"]).stdout.split()[1] == "1"
     effective = session.execute_command(["grep", "CapEff", "/proc/self/status"]).stdout.split()[1]
     assert int(effective, 16).bit_count() == len(CAPABILITIES)
+
+
+def test_shared_memory_has_the_size_that_the_configuration_names(open_session: OpenSession) -> None:
+    session = open_session(long_config(shm_size="16m"))
+
+    shm = next(line for line in session.execute_command("df -k").stdout.splitlines() if line.endswith(" /dev/shm"))
+    assert shm.split()[1] == str(16 << 10)
+
+
+def test_extra_hosts_stand_in_the_hosts_file_also_of_a_container_that_was_made_anew(
+    open_session: OpenSession, engine: Engine
+) -> None:
+    session = open_session(long_config(extra_hosts={"db.internal": "10.1.2.3", "six": "fd00::1"}))
+    before = session.get_info().container_id
+    assert before is not None
+
+    def hosts() -> list[list[str]]:
+        return [line.split() for line in session.read_file("/etc/hosts").splitlines()]
+
+    named = [["10.1.2.3", "db.internal"], ["fd00::1", "six"]]
+    assert [line for line in hosts() if line in named] == named
+    engine.remove(before)
+    assert [line for line in hosts() if line in named] == named
+    assert session.get_info().container_id != before
+
+
+def test_the_engines_host_has_a_name_inside_where_the_configuration_gives_it_one(open_session: OpenSession) -> None:
+    session = open_session(long_config(extra_hosts={"host.docker.internal": "host-gateway"}))
+
+    hosts = [line.split() for line in session.read_file("/etc/hosts").splitlines()]
+    assert [ipaddress.ip_address(line[0]).version for line in hosts if "host.docker.internal" in line] == [4]
 
 
 def test_a_container_carries_labels_that_say_whose_it_is(open_session: OpenSession, engine: Engine) -> None:

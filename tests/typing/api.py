@@ -156,6 +156,8 @@ def models(session: Session) -> None:
         user="nobody",
         working_dir="/workspace",
         startup_verification=StartupVerificationConfig(required_consecutive_checks=3),
+        shm_size="128m",
+        extra_hosts={"db": "10.0.0.5"},
         session_inactivity_timeout_seconds=600,
     )
     assert_type(config.entrypoint, list[str] | None)

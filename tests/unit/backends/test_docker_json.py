@@ -38,6 +38,12 @@ def test_a_container_keeps_the_named_capabilities_alone_and_gains_no_privileges(
     assert not host.get("Privileged")
 
 
+def test_shared_memory_and_hosts_are_the_engines_own_unless_the_workload_names_them() -> None:
+    assert not {"ShmSize", "ExtraHosts"} & set(request()["HostConfig"])
+    host = request(shm_bytes=1 << 20, extra_hosts={"a": "10.0.0.1", "b": "::1"})["HostConfig"]
+    assert (host["ShmSize"], host["ExtraHosts"]) == (1 << 20, ["a:10.0.0.1", "b:::1"])
+
+
 def test_logs_are_capped() -> None:
     config = request()["HostConfig"]["LogConfig"]["Config"]
     assert {"max-size", "max-file"} <= set(config)

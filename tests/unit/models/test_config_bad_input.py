@@ -67,6 +67,17 @@ REFUSED: dict[str, Row] = {
         {"volumes": [mount("/data"), mount("/data/")]},
         ["target='/data'", "keep one"],
     ),
+    "shared memory of nothing": ({"shm_size": 0}, ["shm_size=0", "at least"]),
+    "shared memory with a space": ({"shm_size": "64 mb"}, ["shm_size='64 mb'", "'512m'"]),
+    "a host without a name": ({"extra_hosts": {"": "10.0.0.1"}}, ["extra_hosts", "''", "letters"]),
+    "a host's name with a colon": ({"extra_hosts": {"a:b": "10.0.0.1"}}, ["extra_hosts", "'a:b'", "letters"]),
+    "a host's name with a line": ({"extra_hosts": {"a\n10.0.0.1 b": "10.0.0.1"}}, ["extra_hosts", "letters"]),
+    "a host whose address is a name": ({"extra_hosts": {"a": "b"}}, ["extra_hosts['a']='b'", "'10.0.0.5'"]),
+    "a host whose address is a line": ({"extra_hosts": {"a": "10.0.0.1 b"}}, ["extra_hosts['a']", "'10.0.0.5'"]),
+    "a host in another container's hosts file": (
+        {"extra_hosts": {"a": "10.0.0.1"}, "networks": ["container:x"]},
+        ["'container:x'", "leave out extra_hosts"],
+    ),
     "a relative working_dir": ({"working_dir": "src"}, ["working_dir='src'", "absolute", "'/workspace/src'"]),
     "a working_dir with ..": ({"working_dir": "/a/../b"}, ["working_dir='/a/../b'", "without it"]),
     "a variable too long": ({"environment": {"A": CANARY * 30_000}}, ["environment['A'] has", "131071", "write_file"]),
@@ -117,7 +128,9 @@ def test_an_assignment_is_refused_like_an_argument() -> None:
     for row in ASSIGNABLE:
         fields = dict(REFUSED[row][0])
         config = ContainerConfig(use_image_defaults=bool(fields.pop("use_image_defaults", False)))
-        [(name, value)] = fields.items()
+        name, value = fields.popitem()  # the last one: those before it are fine without it
+        for other, fine in fields.items():
+            setattr(config, other, fine)
         with pytest.raises(InvalidInput):
             setattr(config, name, value)
 

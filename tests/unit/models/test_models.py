@@ -32,11 +32,13 @@ def test_a_configuration_without_arguments_has_the_documented_defaults(monkeypat
         "volumes": [],
         "user": None,
         "working_dir": "/workspace",
+        "startup_verification": None,
+        "shm_size": None,
+        "extra_hosts": {},
     }
     assert {name: found[name] for name in documented} == documented
     assert set(found) - set(documented) == {
         "pids_limit",
-        "startup_verification",
         "session_inactivity_timeout_seconds",
     }
 

@@ -226,8 +226,8 @@ class ChannelPool:
         except NotStarted as reason:
             if reason.exit_code is None or slot.has_answered:
                 raise ContainerNotRunning(
-                    f"nothing can be started in container {info.name}: it is just ending, or something inside has "
-                    f"spoilt it, then close the session: {reason}"
+                    f"nothing starts in container {info.name}: it is ending, or a command has damaged it; "
+                    f"try again, and close the session if that fails too ({reason})"
                 ) from reason
             slot.why_not = f"the agent cannot be run: {reason}"
         except _Ended as end:

@@ -114,7 +114,7 @@ def find(
     # the engine also finds ids by their beginnings: compare the whole name, then the labels
     if info.name != identity.name or not identity.owns(info.labels):
         raise NameTaken(
-            f"a container named {identity.name!r} exists that is not this session's (its labels say so); it was not "
+            f"the name {identity.name!r} belongs to a container that is not this session's, by its labels; it was not "
             "touched: remove or rename it, or use another container_prefix"
         )
     if info.status is ContainerStatus.DEAD:

@@ -50,9 +50,17 @@ if hasattr(os, "register_at_fork"):
 
 
 class SessionProxy:
-    """One session: commands, files, processes. Made by `get_docker_session`.
+    """One session: commands, files, processes. `get_docker_session` returns it.
+
+    Make one yourself over a session manager of your own, such as one with a health monitor, once
+    `sessions.create_session` has made the session.
 
     As a context manager it closes the session at the end, which removes the container. Safe to use from many threads.
+
+    Args:
+        sessions: the session manager that has the session.
+        user_id: whose session it is.
+        session_id: which of the user's sessions.
 
     Attributes:
         user_id: whose session it is.

@@ -266,6 +266,19 @@ def test_the_table_of_directory_names_is_true() -> None:
         assert get_workspace_path("/base", id, "session").parent.name == directory
 
 
+def test_every_logger_stands_in_the_page_on_logging() -> None:
+    page = (PROJECT / "docs/logging.md").read_text()
+    root = Path(podkit.__file__).parent
+    names = set()
+    for path in root.rglob("*.py"):
+        module = ".".join(("podkit", *path.relative_to(root).with_suffix("").parts))
+        for argument in re.findall(r"_logger = .*getLogger\((.+?)\)", path.read_text()):
+            name = module if argument == "__name__" else argument.strip('"')
+            names.add("podkit.agent.*" if name.startswith("podkit.agent.") else name)
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert "podkit.core.manager" in names
+
+
 def test_the_picture_of_a_sessions_life_shows_what_the_code_does() -> None:
     """`python scripts/_session_life.py > docs/session-life.svg` draws it again."""
     script = PROJECT / "scripts/_session_life.py"

@@ -57,5 +57,6 @@ def why_not_started(request: CommandRequest, failure: int, error: int) -> Podkit
     if error in (errno.EMFILE, errno.ENFILE):
         return ContainerError(f"no process could be made in the container ({why}): run fewer of them at once")
     return ContainerError(
-        f"no process could be made in the container ({why}): raise pids_limit or memory_limit, or end others"
+        f"no process could be made in the container ({why}): raise pids_limit or memory_limit, or end what fills them: "
+        "'docker stop' it, and the next command starts it again with its files"
     )

@@ -37,7 +37,7 @@ NETWORK_MISSING = re.compile(r"network \S+ not found")
 _USER_MISSING = re.compile(r"unable to find (?:user|group)")
 _PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
 _START_REFUSALS: list[tuple[re.Pattern[str], type[PodkitError], str]] = [
-    (_PORT_TAKEN, PortUnavailable, "choose another port, or stop its user"),
+    (_PORT_TAKEN, PortUnavailable, "choose another port, or stop the container or program that uses it"),
     (NETWORK_MISSING, NetworkNotFound, "make it again"),
     (
         _SOURCE_MISSING,

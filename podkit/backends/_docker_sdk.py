@@ -19,7 +19,7 @@ from podkit.utils._deadline import ENGINE_CALL_SECONDS
 
 _CONNECTIONS = 64
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("podkit.backends.docker")  # a public name, see docs/logging.md
 
 
 def make_client(endpoint: Endpoint, version: str) -> docker.DockerClient:

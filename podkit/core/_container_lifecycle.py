@@ -27,7 +27,7 @@ from podkit.core._requested_config import Request
 from podkit.core._restarts import RESTART_SECONDS, Restarts
 from podkit.core._startup_verification import wait_until_up
 from podkit.core._workspace import Workspaces, open_to_every_user
-from podkit.core.events import PodkitEventHandler, notify
+from podkit.core.events import PodkitEventHandler, checked_handler, notify
 from podkit.core.isolation import Isolation
 from podkit.errors import InvalidInput, PodkitError
 from podkit.utils._checks import StrPath, check_absolute_path, check_path_text, check_prefix, shown
@@ -39,7 +39,7 @@ from podkit.utils.paths import DEFAULT_WORKING_DIR, get_workspace_path
 if TYPE_CHECKING:
     from podkit.core.models import ContainerConfig
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("podkit.core.manager")  # a public name, see docs/logging.md
 
 
 class ContainerLifecycle(ABC):
@@ -62,7 +62,7 @@ class ContainerLifecycle(ABC):
         if workspace_base_host is not None:
             host = check_absolute_path(workspace_base_host, "workspace_base_host")
             self.workspace_base_host = Path(host)
-        self.event_handler = event_handler or PodkitEventHandler()
+        self.event_handler = checked_handler(event_handler)
         self.restarts = Restarts(backend)
         self._runner: Runner = AgentRunner(backend, self.restarts)
         self._files = ContainerFiles(self._runner)

@@ -20,7 +20,7 @@ from podkit.utils._fork import renew_after_fork
 
 _REASON_MAX = 300  # characters of a label
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("podkit.core.manager")  # a public name, see docs/logging.md
 
 
 class Containers:

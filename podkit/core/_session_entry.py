@@ -36,7 +36,7 @@ LOST_SECONDS = 10.0
 _FAILED_STARTS = 2  # how many starts of one call may end by themselves before its command began
 _FAILURE_KEYS = ("failure_status", "failure_reason", "failure_log")
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("podkit.core.session")  # a public name, see docs/logging.md
 
 
 class SessionEntry:

@@ -14,7 +14,7 @@ from podkit.utils._deadline import tried
 if TYPE_CHECKING:
     from podkit.core.models import Session
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("podkit.core.session")  # a public name, see docs/logging.md
 
 
 def close_expired(entries: Iterable[SessionEntry], close: Callable[[Session], object]) -> list[Session]:

@@ -16,7 +16,7 @@ from podkit.utils.paths import DEFAULT_WORKING_DIR, WORKSPACES
 
 _Directory = tuple[int, int] | None
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("podkit.core.manager")  # a public name, see docs/logging.md
 
 
 class Workspaces:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec
 
+from podkit.errors import InvalidInput
+
 if TYPE_CHECKING:
     from podkit.core.models import ContainerConfig, Session
 
@@ -64,6 +66,13 @@ class PodkitEventHandler:
 
     def on_orphan_container_removed(self, container_id: str, container_name: str, age_seconds: float) -> None:
         """The orphan cleaner removed a container, stopped for `age_seconds`."""
+
+
+def checked_handler(handler: PodkitEventHandler | None) -> PodkitEventHandler:
+    """Accept an event handler; `None` is one that does nothing."""
+    if isinstance(handler, type):
+        raise InvalidInput(f"event_handler is the class {handler.__name__}: pass an object of it, {handler.__name__}()")
+    return handler or PodkitEventHandler()
 
 
 def notify(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -20,7 +20,7 @@ from podkit.core._session_entry import SessionEntry
 from podkit.core._session_expiry import close_expired
 from podkit.core._session_table import SessionTable
 from podkit.core.command import Command, unless_interrupted
-from podkit.core.events import PodkitEventHandler, notify
+from podkit.core.events import PodkitEventHandler, checked_handler, notify
 from podkit.core.isolation import Isolation
 from podkit.core.manager import BaseContainerManager
 from podkit.errors import FileError, InvalidInput, PodkitError, SessionConflict, SessionNotFound
@@ -62,7 +62,7 @@ class BaseSessionManager:
         self.container_manager = container_manager
         self.default_image = default_image
         self.health_monitor = health_monitor
-        self.event_handler = event_handler or PodkitEventHandler()
+        self.event_handler = checked_handler(event_handler)
         self._table = SessionTable(container_manager)
         if health_monitor is not None:
             health_monitor.register(self)

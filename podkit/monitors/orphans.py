@@ -9,7 +9,7 @@ from podkit._models.container_status import ContainerStatus
 from podkit._models.identity import Identity, Owner
 from podkit._models.labels import Label
 from podkit.backends.base import Backend, WorkloadInfo
-from podkit.core.events import PodkitEventHandler, notify
+from podkit.core.events import PodkitEventHandler, checked_handler, notify
 from podkit.errors import ContainerNotFound, InvalidInput, PodkitError
 from podkit.monitors.base import BaseThreadMonitor
 from podkit.utils._checks import check_age, check_prefix
@@ -50,7 +50,7 @@ class OrphanContainerCleaner(BaseThreadMonitor):
         self.backend = backend
         self.container_prefix = check_prefix(container_prefix)
         self.max_age_seconds = check_age(max_age_seconds, "max_age_seconds")
-        self.event_handler = event_handler or PodkitEventHandler()
+        self.event_handler = checked_handler(event_handler)
         self._reported: set[str] = set()
 
     def tick(self) -> None:

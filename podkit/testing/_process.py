@@ -110,7 +110,7 @@ class Process:
                 self._step(strand, now)
             except StopIteration as end:  # running -> done; the program's return value is its exit code
                 strand.done = True
-                self._ended(strand, end.value or 0)
+                self._ended(strand, self._exit_code(end.value))
             except Exception:  # noqa: BLE001 - ends as a Python program does, with a traceback
                 strand.done = True
                 self._print(Chunk(Stream.STDERR, traceback.format_exc().encode()))
@@ -119,6 +119,13 @@ class Process:
                 strand.running = False
             if self.exit_code is not None and strand is self._strands[0]:
                 self._finish(strand)  # its own step may have killed it
+
+    def _exit_code(self, returned: object) -> int:
+        if returned is None or isinstance(returned, int):
+            return returned or 0
+        told = f"podkit.testing: a generator returns its exit code, an int; this one returned {returned!r}\n"
+        self._print(Chunk(Stream.STDERR, told.encode()))
+        return 1
 
     def _ready(self, strand: _Strand, now: float) -> bool:
         if strand.time > now:

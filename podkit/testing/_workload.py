@@ -322,7 +322,10 @@ class FakeStream:
             self._workload.catch_up()
             code = self._process.exit_code
             if self._process.not_started and code is not None:
-                raise NotStarted(f"exec: {self._process.argv[0]!r}: it cannot be run", exit_code=code)
+                name = self._process.argv[0]
+                raise NotStarted(
+                    f"exec: {name!r}: not found; script it: FakeBackend({{{name!r}: Reply(...)}})", exit_code=code
+                )
             return code
 
     def close(self) -> None:

@@ -104,7 +104,7 @@ class FakeBackend:
         *,
         images: Iterable[str] | None = None,
         registry: Iterable[str] = (),
-        networks: Iterable[str] = ("bridge",),
+        networks: Iterable[str] = ("bridge", "host", "none"),
         clock: Clock = time.monotonic,
     ) -> None:
         self.programs: dict[str, Program] = {**BUILT_INS, **FILE_SCRIPTS, **(programs or {})}

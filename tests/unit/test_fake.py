@@ -141,6 +141,23 @@ def test_a_step_that_is_none_is_named() -> None:
     assert "a program yielded 3.0" in ran({"wrong": wrong}, ["wrong"])[2]
 
 
+def test_a_generator_that_returns_no_exit_code_says_so() -> None:
+    def wrong(run: Invocation) -> Steps:
+        yield "begun"
+        return Reply("done")  # type: ignore[return-value]  # the mistake that is tested
+
+    code, out, err = ran({"wrong": wrong}, ["wrong"])
+    assert (code, out) == (1, "begun")
+    assert "returns its exit code, an int; this one returned Reply" in err
+
+
+def test_every_fake_has_the_networks_that_every_docker_has() -> None:
+    for name in ("bridge", "host", "none"):
+        fake = FakeBackend()
+        fake.connect()
+        fake.create_workload(workload_spec("n", "i", networks=[name]))
+
+
 def test_a_program_calls_another_one() -> None:
     def twice(run: Invocation) -> Steps:
         yield from run.call(run.argv[1:])

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from podkit.core.events import PodkitEventHandler, notify
+from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig
+from podkit.core.session import BaseSessionManager
+from podkit.errors import InvalidInput
+from podkit.monitors.orphans import OrphanContainerCleaner
+from podkit.testing import FakeBackend
 from tests.unit.support import Recorder
 
 EVENTS = [name for name in vars(PodkitEventHandler) if name.startswith("on_")]
@@ -50,3 +57,17 @@ def test_ctrl_c_in_a_handler_is_not_swallowed() -> None:
     recorder.raising["on_container_removed"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         notify(recorder.on_container_removed, "id", "name")
+
+
+def test_a_class_in_the_place_of_a_handler_is_refused_by_everybody_who_takes_one() -> None:
+    takers: list[Callable[[Any], object]] = [
+        lambda handler: SimpleContainerManager(FakeBackend(), "p", None, event_handler=handler),
+        lambda handler: BaseSessionManager(SimpleContainerManager(FakeBackend(), "p", None), event_handler=handler),
+        lambda handler: OrphanContainerCleaner(FakeBackend(), "p", 1, 1, event_handler=handler),
+    ]
+    for take in takers:
+        with pytest.raises(
+            InvalidInput, match=r"event_handler is the class Recorder: pass an object of it, Recorder\(\)"
+        ):
+            take(Recorder)
+        take(Recorder())

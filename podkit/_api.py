@@ -126,7 +126,7 @@ class SessionProxy:
         return self._run(request)
 
     def _run(self, request: CommandRequest) -> ProcessResult:
-        return self._sessions.run(self.user_id, self.session_id, request)
+        return self._sessions.run_checked(self.user_id, self.session_id, request)
 
     def popen(
         self,
@@ -157,7 +157,7 @@ class SessionProxy:
             input=b"",
             max_output_bytes=max_output_bytes,
         )
-        return self._sessions.open(self.user_id, self.session_id, request)
+        return self._sessions.popen_checked(self.user_id, self.session_id, request)
 
     def write_file(self, path: str | PurePath, content: str | bytes) -> Path:
         """Write a file in one step and return its path inside. A relative path lies under `/workspace`."""

@@ -24,7 +24,7 @@ _PIDS_MAXIMUM = 1 << 22  # the kernel's own limit
 _PAGE_BYTES = 4096
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+_HOST_NAME = re.compile(r"(?!.{254})[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.I | re.A)
 _HOST_GATEWAY = "host-gateway"
 
 MountType = Literal["bind", "volume", "tmpfs"]
@@ -114,7 +114,7 @@ def _is_address(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text  # a scope may hold any text, and hosts files take none
 
 
 def default_image() -> str:
@@ -192,12 +192,15 @@ class ContainerConfig(Model):
             None if value is None else [_checks.check_text(part, "an argument of the main process") for part in value]
         )
 
-    @validates("memory_limit", mode="before")  # before: pydantic would turn a float or a bool into an int
+    @validates("memory_limit", "shm_size", mode="before")  # before: pydantic would turn a float or a bool into an int
     @classmethod
-    def _memory(cls, value: Any) -> str | int:
+    def _memory(cls, value: Any, info: ValidationInfo) -> str | int | None:
+        name = str(info.field_name)
+        if value is None and name == "shm_size":
+            return None
         if not isinstance(value, str | int):
-            raise InvalidInput(f"memory_limit={_checks.shown(value)}: pass bytes, or text such as '512m' or '1g'")
-        _checks.memory_bytes(value)
+            raise InvalidInput(f"{name}={_checks.shown(value)}: pass bytes, or text such as '512m' or '1g'")
+        _checks.memory_bytes(value, name, _checks.MEMORY_MINIMUM if name == "memory_limit" else _PAGE_BYTES)
         return value
 
     @validates("environment")  # podkit's own check: its message never shows a value
@@ -234,20 +237,13 @@ class ContainerConfig(Model):
                 raise InvalidInput(f"volumes has two mounts on target={target!r}: keep one of them")
         return value
 
-    @validates("shm_size")
-    @classmethod
-    def _shm(cls, value: str | int | None) -> str | int | None:
-        if value is not None:
-            _checks.memory_bytes(value, "shm_size", _PAGE_BYTES)
-        return value
-
     @validates("extra_hosts")
     @classmethod
     def _hosts(cls, value: dict[str, str]) -> dict[str, str]:
         for name, address in value.items():
             if not _HOST_NAME.fullmatch(name):
                 raise InvalidInput(
-                    f"extra_hosts contains the name {_checks.shown(name)}: use letters, digits, '.', '-'"
+                    f"extra_hosts contains the name {_checks.shown(name)}: pass a host name such as 'db.internal'"
                 )
             if address != _HOST_GATEWAY and not _is_address(address):
                 raise InvalidInput(
@@ -338,3 +334,9 @@ def check_config(value: object) -> ContainerConfig:
     if not isinstance(value, ContainerConfig):
         raise InvalidInput(f"config is of type {type(value).__name__}: pass a ContainerConfig")
     return value
+
+
+# pickles and messages name the public module, wherever the class is defined
+Mount.__module__ = "podkit.core.models"
+StartupVerificationConfig.__module__ = "podkit.core.models"
+ContainerConfig.__module__ = "podkit.core.models"

@@ -17,3 +17,7 @@ class ContainerStatus(StrEnum):
     DEAD = "dead"
     ERROR = "error"
     UNKNOWN = "unknown"
+
+
+# pickles and messages name the public module, wherever the class is defined
+ContainerStatus.__module__ = "podkit.core.models"

@@ -68,3 +68,7 @@ class ProcessResult(Model):
         raise CommandFailed(
             f"the command ended with exit code {self.exit_code}{why}: {''.join(last)[:500]}", result=self
         )
+
+
+# pickles and messages name the public module, wherever the class is defined
+ProcessResult.__module__ = "podkit.core.models"

@@ -78,3 +78,7 @@ class Session(Model):
     def is_expired(self) -> bool:
         """Whether the session's idle time exceeds its timeout."""
         return self.idle_seconds > self.session_inactivity_timeout_seconds
+
+
+# pickles and messages name the public module, wherever the class is defined
+Session.__module__ = "podkit.core.models"

@@ -26,7 +26,7 @@ from podkit.core._own_container import parent_networks, parent_workload
 from podkit.core._requested_config import Request
 from podkit.core._restarts import RESTART_SECONDS, Restarts
 from podkit.core._startup_verification import wait_until_up
-from podkit.core._workspace import Workspaces, open_to_every_user
+from podkit.core._workspace import MountedWorkspaces, open_to_every_user, path_on_engine
 from podkit.core.events import PodkitEventHandler, checked_handler, notify
 from podkit.core.isolation import Isolation
 from podkit.errors import InvalidInput, PodkitError
@@ -68,7 +68,7 @@ class ContainerLifecycle(ABC):
         self._files = ContainerFiles(self._runner)
         self._processes = ContainerProcesses(self._runner)
         self._containers = Containers(backend, self._runner)
-        self._workspaces = Workspaces(backend, self.workspace_base, self.workspace_base_host)
+        self._workspaces = MountedWorkspaces()
 
     @abstractmethod
     def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:
@@ -110,7 +110,7 @@ class ContainerLifecycle(ABC):
         config = models.check_config(config).checked_copy()
         requested = Request.of(config)
         with self._cleaning_up(identity, config):
-            used = self.event_handler.on_container_creating(user_id, session_id, config)
+            used = self.event_handler.on_container_creating(user_id, session_id, config.checked_copy())
             if not isinstance(used, models.ContainerConfig):
                 raise InvalidInput(f"on_container_creating returned {shown(used)}: return the config to be used")
             used = used.checked_copy()
@@ -293,7 +293,7 @@ class ContainerLifecycle(ABC):
         identity = Identity.of(self.container_prefix, user_id, session_id)
         wanted: dict[str, str] = {Label.WORKSPACE: self._workspace_label(identity, deadline)}
         if config is not None:
-            wanted[Label.REQUESTED] = Request.of(models.check_config(config)).to_label()
+            wanted[Label.REQUESTED] = Request.of(models.check_config(config).checked_copy()).to_label()
         info = _creation.find(self.backend, identity, wanted, deadline=deadline)
         if info is None:
             return None
@@ -386,9 +386,13 @@ class ContainerLifecycle(ABC):
         self, identity: Identity, config: ContainerConfig, deadline: Deadline | None
     ) -> list[dict[str, Any]]:
         made = self.get_mounts(identity.user_id, identity.session_id, config)
-        return checked_mounts(made, lambda source: self._workspaces.seen_by_engine(source, deadline))
+        return checked_mounts(made, lambda source: self._engine_path(source, deadline))
 
     def _workspace_label(self, identity: Identity, deadline: Deadline | None) -> str:
         """Describe a container's workspace for its label. Empty without one."""
         directory = self.get_data_dir(identity.user_id, identity.session_id)
-        return self._workspaces.seen_by_engine(str(directory), deadline) if directory else ""
+        return self._engine_path(str(directory), deadline) if directory else ""
+
+    def _engine_path(self, source: str, deadline: Deadline | None) -> str:
+        # read at each call: a subclass may set both after this class's own __init__
+        return path_on_engine(self.backend, source, self.workspace_base, self.workspace_base_host, deadline)

@@ -69,6 +69,8 @@ def checked_mounts(made: object, to_engine: Callable[[str], str]) -> list[dict[s
         raise InvalidInput(f"get_mounts returned {shown(made)}: return a list of mount dicts, [] for none")
     mounts: list[dict[str, Any]] = []
     for mount in made:
+        if not isinstance(mount, Mapping):
+            raise InvalidInput(f"get_mounts returned the mount {shown(mount)}: pass a dict")
         target = _checked_target(mount)
         if any(other["Target"] == target for other in mounts):
             raise InvalidInput(f"two mounts have the target {target!r}: keep one of them")

@@ -52,6 +52,7 @@ class SessionEntry:
         depth: how often the thread with the lock holds the entry.
         session: `None` before it is made and after it was closed.
         record: its container's.
+        is_new: whether `open` made the session, and did not find one.
         was_busy: whether a command or a background process ran when its idle clock had run out.
     """
 
@@ -61,6 +62,7 @@ class SessionEntry:
         self.session: Session | None = None
         self.record: ContainerRecord | None = None
         self.was_busy = False
+        self.is_new = False
         self._manager = manager
         self.renew()
 
@@ -97,17 +99,13 @@ class SessionEntry:
                 if giving_up.expired:
                     raise
 
-    @property
-    def is_new(self) -> bool:
-        """Whether this entry created the container, and did not find it."""
-        return self.record is not None and not self.record.was_found
-
     def _adopt(self, config: ContainerConfig | None) -> Session | None:
         record = self._manager.find_container(self.user_id, self.session_id, config)
         if record is None:
             return None
         session = self.connect(record)
-        self.bring_up()
+        self.bring_up()  # may make the container anew: the session is an old one all the same
+        self.is_new = False
         return session
 
     def _create(self, config: ContainerConfig | None, default_image: str | None) -> Session:
@@ -123,7 +121,10 @@ class SessionEntry:
             if session := self._adopt(config):
                 return session
             raise ContainerNotFound("another process created the session's container and closed it again") from exc
-        self.record = record = manager.containers[container_id]
+        record = manager.containers.get(container_id)
+        if record is None:
+            raise ContainerNotFound("the session's container was removed right after its creation")
+        self.record, self.is_new = record, not record.was_found  # else another process has just created it
         manager.start_container(container_id, record.config)
         session = self.connect(record)
         session.status = ContainerStatus.RUNNING
@@ -131,7 +132,7 @@ class SessionEntry:
 
     def undo(self) -> None:
         """Remove the new container of a session that its caller never gets. Raises nothing."""
-        made = self.record.id if self.record and self.is_new else None
+        made = self.record.id if self.record and not self.record.was_found else None
         self._manager.undo_creation(self.user_id, self.session_id, made)
 
     # --- the session ----------------------------------------------------------------------------------

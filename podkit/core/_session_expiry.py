@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("podkit.core.session")  # a public name, see docs/logging.md
 
 
-def close_expired(entries: Iterable[SessionEntry], close: Callable[[Session], object]) -> list[Session]:
+def close_expired(entries: Iterable[SessionEntry], close: Callable[[SessionEntry, Session], object]) -> list[Session]:
     """Close the expired sessions and return them.
 
     One that cannot be closed is logged and tried again the next time.
@@ -34,7 +34,7 @@ def close_expired(entries: Iterable[SessionEntry], close: Callable[[Session], ob
                 continue
             try:
                 if _is_over(entry, session):
-                    close(session)
+                    close(entry, session)
                     closed.append(session)
             except PodkitError as exc:  # the others expire all the same
                 _logger.warning("session %r could not be closed: %s", entry.session_id, exc)

@@ -19,33 +19,37 @@ _Directory = tuple[int, int] | None
 _logger = logging.getLogger("podkit.core.manager")  # a public name, see docs/logging.md
 
 
-class Workspaces:
+def path_on_engine(
+    backend: Backend, source: str, base: Path | None, base_host: Path | None, deadline: Deadline | None
+) -> str:
+    """Translate a bind source below the workspaces to the engine's path. Others stay as they are.
+
+    Args:
+        backend: asked for the mounts of podkit's own container, where `base_host` is not set.
+        source: the path, as this process sees it.
+        base: where this process sees the workspaces.
+        base_host: where the engine sees them.
+        deadline: until when.
+    """
+    path = PurePath(source)
+    if base is None or (base_host and path.is_relative_to(base_host / WORKSPACES)) or not path.is_relative_to(base):
+        return source
+    if base_host:
+        return str(base_host / path.relative_to(base))
+    return seen_by_engine(source, parent_workload(backend, deadline=deadline))
+
+
+class MountedWorkspaces:
     """The workspaces of one manager's sessions. Safe to use from many threads.
 
     Remembers the inode of each container's mounted directory. If someone removes a directory and makes it again, the
     container keeps writing to the old one, unseen. While the container runs, no other directory can have that inode's
     number.
 
-    Args:
-        backend: asked for the mounts of podkit's own container.
-        base: where this process sees the workspaces.
-        base_host: where the engine sees them.
     """
 
-    def __init__(self, backend: Backend, base: Path | None, base_host: Path | None) -> None:
-        self._backend = backend
-        self._base = base
-        self._base_host = base_host
+    def __init__(self) -> None:
         self._mounted: dict[str, tuple[Path, _Directory]] = {}
-
-    def seen_by_engine(self, source: str, deadline: Deadline | None) -> str:
-        """Translate a bind source below the base to the engine's. Others stay as they are."""
-        path, base, host = PurePath(source), self._base, self._base_host
-        if base is None or (host and path.is_relative_to(host / WORKSPACES)) or not path.is_relative_to(base):
-            return source
-        if host:
-            return str(host / path.relative_to(base))
-        return seen_by_engine(source, parent_workload(self._backend, deadline=deadline))
 
     def note_mounted(self, record: ContainerRecord, directory: Path) -> None:
         """Note a container's directory, if the container mounts it."""

@@ -59,7 +59,7 @@ class BaseSessionManager:
         health_monitor: HealthMonitor | None = None,
         event_handler: PodkitEventHandler | None = None,
     ) -> None:
-        self.container_manager = container_manager
+        self._container_manager = container_manager
         self.default_image = default_image
         self.health_monitor = health_monitor
         self.event_handler = checked_handler(event_handler)
@@ -67,6 +67,11 @@ class BaseSessionManager:
         if health_monitor is not None:
             health_monitor.register(self)
             health_monitor.start()
+
+    @property
+    def container_manager(self) -> BaseContainerManager:
+        """Makes the containers. The same one as long as this manager lives."""
+        return self._container_manager
 
     # --- making and finding -------------------------------------------------------------------------
 
@@ -167,7 +172,7 @@ class BaseSessionManager:
             on_stdout=on_stdout,
             on_stderr=on_stderr,
         )
-        return self.run(user_id, session_id, request)
+        return self.run_checked(user_id, session_id, request)
 
     def popen(
         self,
@@ -199,16 +204,16 @@ class BaseSessionManager:
             input=b"",
             max_output_bytes=max_output_bytes,
         )
-        return self.open(user_id, session_id, request)
+        return self.popen_checked(user_id, session_id, request)
 
-    def run(self, user_id: str, session_id: str, request: CommandRequest) -> ProcessResult:
+    def run_checked(self, user_id: str, session_id: str, request: CommandRequest) -> ProcessResult:
         """Run a command that has been checked; see `execute_command`."""
         manager = self.container_manager
         return self.in_container(
             user_id, session_id, lambda container_id: manager.run(container_id, request), latest(request.timeout)
         )
 
-    def open(self, user_id: str, session_id: str, request: CommandRequest) -> Command:
+    def popen_checked(self, user_id: str, session_id: str, request: CommandRequest) -> Command:
         """Start a command that has been checked; see `popen`."""
         manager, deadline = self.container_manager, latest(request.timeout)
         entry = self._require(user_id, session_id, deadline)
@@ -354,9 +359,9 @@ class BaseSessionManager:
         cannot be closed is logged and tried again the next time.
         """
 
-        def close(session: Session) -> None:
+        def close(entry: SessionEntry, session: Session) -> None:
             notify(self.event_handler.on_session_expired, session)
-            self.close_session(session.user_id, session.session_id)
+            self.close_session(entry.user_id, entry.session_id)  # the session's own ids are the caller's to change
 
         return close_expired(self._table.entries(), close)
 

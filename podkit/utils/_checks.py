@@ -23,15 +23,18 @@ CommandLike = str | Sequence[StrPath]
 """A command as `subprocess` takes it: a `str` for a shell, or a program and its arguments."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]i?b?)?", re.IGNORECASE)
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)(b|[kmgt]i?b?)?", re.IGNORECASE | re.ASCII)
 _MEMORY_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_MEMORY_MINIMUM = 6 << 20  # Docker refuses less
+MEMORY_MINIMUM = 6 << 20  # Docker refuses less
 _MEMORY_MAXIMUM = 1 << 63
 
 
 def shown(value: object) -> str:
     """Return `repr(value)` for a message, cut if long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as exc:  # noqa: BLE001 - a value of the caller's: its repr may raise anything
+        text = f"<a {type(value).__name__} whose repr raises {type(exc).__name__}>"
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
@@ -242,7 +245,7 @@ def check_age(value: object, what: str) -> float:
     return _seconds(value)
 
 
-def memory_bytes(value: str | int, what: str = "memory_limit", least_bytes: int = _MEMORY_MINIMUM) -> int:
+def memory_bytes(value: str | int, what: str = "memory_limit", least_bytes: int = MEMORY_MINIMUM) -> int:
     """Return an amount of memory such as `512m` in bytes."""
     amount: float
     if isinstance(value, str) and (match := _MEMORY.fullmatch(value)):

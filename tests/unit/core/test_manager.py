@@ -408,3 +408,34 @@ def test_mounts_that_are_no_list_are_refused_by_name(fake: FakeBackend) -> None:
 
     with pytest.raises(InvalidInput, match=r"get_mounts returned None.*\[\] for none"):
         Forgetful(fake, PREFIX, None).create_container("bob", "1", ContainerConfig())
+
+
+def test_a_configuration_that_became_impossible_is_refused_also_when_looking_for_a_container(
+    manager: SimpleContainerManager,
+) -> None:
+    manager.create_container("bob", "1", ContainerConfig())
+    config = ContainerConfig()
+    config.ports.append("http")  # type: ignore[arg-type]  # the mistake that is tested
+    with pytest.raises(InvalidInput, match="ports"):
+        manager.find_container("bob", "1", config)
+
+
+def test_a_subclass_may_say_where_the_workspaces_are_after_the_base_class_was_made(
+    fake: FakeBackend, tmp_path: Path
+) -> None:
+    class Late(SimpleContainerManager):
+        def __init__(self) -> None:
+            super().__init__(fake, PREFIX, None)
+            self.workspace_base, self.workspace_base_host = tmp_path, Path("/engine")
+
+    id, _ = Late().create_container("bob", "1", ContainerConfig())
+    assert [source for source, _ in inspected(fake, id).mounts] == ["/engine/workspaces/bob/1"]
+
+
+def test_a_mount_that_is_no_dict_is_refused_by_name(fake: FakeBackend) -> None:
+    class Odd(SimpleContainerManager):
+        def get_mounts(self, user_id: str, session_id: str, config: ContainerConfig) -> list[dict[str, Any]]:
+            return ["/data"]  # type: ignore[list-item]  # the mistake that is tested
+
+    with pytest.raises(InvalidInput, match="get_mounts returned the mount '/data': pass a dict"):
+        Odd(fake, PREFIX, None).create_container("bob", "1", ContainerConfig())

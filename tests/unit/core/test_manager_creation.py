@@ -334,3 +334,23 @@ def test_of_many_that_start_a_new_container_at_once_one_attaches(
     manager.start_container(id, ContainerConfig())
     assert attached == [id]
     assert inspected(fake, id).status is ContainerStatus.RUNNING
+
+
+def test_a_failure_is_told_with_the_configuration_as_it_was_asked_for(fake: FakeBackend) -> None:
+    told: list[ContainerConfig] = []
+
+    class Spoiler(PodkitEventHandler):
+        def on_container_creating(self, user_id: str, session_id: str, config: ContainerConfig) -> ContainerConfig:
+            config.cpu_limit = 0.5
+            raise ValueError("mine")
+
+        def on_container_creation_failed(
+            self, user_id: str, session_id: str, config: ContainerConfig, error: Exception
+        ) -> None:
+            told.append(config)
+
+    with pytest.raises(ValueError, match="mine"):
+        SimpleContainerManager(fake, PREFIX, None, event_handler=Spoiler()).create_container(
+            "bob", "1", ContainerConfig(cpu_limit=2)
+        )
+    assert [config.cpu_limit for config in told] == [2]

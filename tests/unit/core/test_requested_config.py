@@ -28,6 +28,7 @@ def differences(asked: dict[str, Any], existing: dict[str, Any]) -> str:
         ({"memory_limit": 512 << 20}, {"memory_limit": "512m"}),
         ({"memory_limit": "0.5g"}, {"memory_limit": "512m"}),
         ({"shm_size": "64m"}, {"shm_size": 64 << 20}),
+        ({"extra_hosts": {"A": "0:0::1"}}, {"extra_hosts": {"a": "::1"}}),
         ({"extra_hosts": {"b": "::1", "a": "::1"}}, {"extra_hosts": {"a": "::1", "b": "::1"}}),
         ({"ports": [443, 80]}, {"ports": [80, 443]}),
         ({"networks": ["b", "a"]}, {"networks": ["a", "b"]}),

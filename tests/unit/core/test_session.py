@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from podkit.core.events import PodkitEventHandler
 from podkit.core.manager import SimpleContainerManager
 from podkit.core.models import ContainerConfig, ContainerStatus
 from podkit.core.session import BaseSessionManager
-from podkit.errors import EngineError, NotText, SessionConflict, SessionNotFound
+from podkit.errors import ContainerNotFound, EngineError, NotText, SessionConflict, SessionNotFound
 from podkit.testing import FakeBackend
 from tests.unit.support import CANARY, PREFIX, Recorder, another, everything_said, inspected, names_on
 
@@ -284,3 +285,42 @@ def test_cleaning_up_closes_all_that_is_held_and_goes_on_behind_an_error(
     sessions.cleanup_all()
     assert names_on(fake) == []
     assert sessions.list_sessions() == []
+
+
+def test_a_session_that_was_found_is_not_told_as_new_also_where_its_container_is_made_anew(
+    fake: FakeBackend, manager: SimpleContainerManager, sessions: BaseSessionManager, recorder: Recorder
+) -> None:
+    session = sessions.create_session("bob", "1")
+    assert session.container_id is not None
+    fake.end(session.container_id, 137)
+    recorder.events.clear()
+
+    other = SimpleContainerManager(fake, manager.container_prefix, manager.workspace_base, event_handler=recorder)
+    BaseSessionManager(other, event_handler=recorder).create_session("bob", "1")
+
+    assert "on_container_created" in recorder.names
+    assert "on_session_created" not in recorder.names
+
+
+def test_a_session_whose_container_an_event_handler_removes_is_a_typed_error(
+    fake: FakeBackend, workspace_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podkit.core._session_entry.LOST_SECONDS", 0.1)
+
+    class Remover(PodkitEventHandler):
+        def on_container_created(
+            self, user_id: str, session_id: str, container_id: str, container_name: str, config: ContainerConfig
+        ) -> None:
+            manager.remove_container(container_id)
+
+    manager = SimpleContainerManager(fake, PREFIX, workspace_base, event_handler=Remover())
+    with pytest.raises(ContainerNotFound, match="removed right after its creation"):
+        BaseSessionManager(manager).create_session("bob", "1")
+
+
+def test_the_container_manager_of_a_session_manager_stays_the_same(
+    manager: SimpleContainerManager, sessions: BaseSessionManager
+) -> None:
+    assert sessions.container_manager is manager
+    with pytest.raises(AttributeError):
+        sessions.container_manager = manager  # type: ignore[misc]  # the mistake that is tested

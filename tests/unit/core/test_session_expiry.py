@@ -188,3 +188,14 @@ def test_a_session_that_is_being_made_does_not_keep_the_others_from_expiring(
     for thread in threads:
         thread.join()
     assert in_time
+
+
+def test_a_session_expires_by_the_ids_that_it_was_made_with(fake: FakeBackend, sessions: BaseSessionManager) -> None:
+    """Its object is its caller's, who may assign to it."""
+    idle = sessions.create_session("bob", "1", ContainerConfig(session_inactivity_timeout_seconds=60))
+    kept = sessions.create_session("bob", "2")
+    idle.last_active_at -= timedelta(hours=1)
+    idle.session_id = "2"
+
+    assert sessions.cleanup_expired_sessions() == [idle]
+    assert names_on(fake) == [kept.container_name]

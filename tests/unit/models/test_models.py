@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from podkit._models import session as session_model
+from podkit.core import models as public
 from podkit.core.models import ContainerConfig, ContainerStatus, Mount, ProcessResult, Session
 from podkit.errors import CommandFailed, InvalidInput
 
@@ -275,3 +276,11 @@ def test_a_session_refuses_unknown_fields(session: Session) -> None:
 def test_a_sessions_data_dir_is_a_path(session: Session) -> None:
     session.data_dir = "/srv/workspaces/bob/123"  # type: ignore[assignment]  # what pydantic converts
     assert session.data_dir == Path("/srv/workspaces/bob/123")
+
+
+def test_the_models_name_their_public_module_also_in_pickles() -> None:
+    found = {getattr(public, name).__module__ for name in public.__all__}
+    assert found == {"podkit.core.models"}
+    result = ProcessResult(exit_code=1)
+    assert b"podkit._models" not in pickle.dumps(result)
+    assert pickle.loads(pickle.dumps(result)) == result

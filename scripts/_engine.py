@@ -9,8 +9,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+from unittest.mock import patch
 
 import docker  # noqa: TID251 - see above
 import requests  # noqa: TID251
@@ -108,17 +110,11 @@ def find() -> Engine:
     if explicit not in (None, USUAL):
         fail(NOT_AS_SET, "DOCKER_HOST names an engine that does not answer.", tried, "Or: unset DOCKER_HOST")
     if explicit is None:
-        context = {name: os.environ.get(name) for name in NO_CONTEXT}
-        os.environ.update(NO_CONTEXT)
-        try:
-            return Engine(connected(), is_told=True)
-        except EngineAccessDenied as exc:
-            fail(NOT_ALLOWED, str(exc))
-        except EngineUnavailable:
-            pass
-        finally:
-            for name, value in context.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
+        with patch.dict(os.environ, NO_CONTEXT), suppress(EngineUnavailable):
+            try:
+                return Engine(connected(), is_told=True)
+            except EngineAccessDenied as exc:
+                fail(NOT_ALLOWED, str(exc))
     fail(NOT_THERE, tried)
 
 

@@ -107,16 +107,6 @@ class StartupVerificationConfig(Model):
     max_wait_seconds: float = Field(default=5.0, gt=0)
 
 
-def _is_address(text: str) -> bool:
-    import ipaddress  # late: few configurations name a host
-
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text  # a scope may hold any text, and hosts files take none
-
-
 def default_image() -> str:
     """Return the default image: `PODKIT_DEFAULT_IMAGE`, else `python:3.11-alpine`."""
     return os.environ.get("PODKIT_DEFAULT_IMAGE") or DEFAULT_IMAGE
@@ -245,7 +235,7 @@ class ContainerConfig(Model):
                 raise InvalidInput(
                     f"extra_hosts contains the name {_checks.shown(name)}: pass a host name such as 'db.internal'"
                 )
-            if address != _HOST_GATEWAY and not _is_address(address):
+            if address != _HOST_GATEWAY and _checks.normal_address(address) is None:
                 raise InvalidInput(
                     f"extra_hosts[{name!r}]={_checks.shown(address)} is no address: pass one such as '10.0.0.5', or "
                     f"'{_HOST_GATEWAY}'"

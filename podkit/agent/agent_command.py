@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 from podkit.agent.channel import Channel, ChannelBroken, ParentsChannel
 from podkit.agent.channel_call import WINDOW_BYTES
 from podkit.agent.channel_recovery import Recovery
-from podkit.agent.command_output import Outcome, OutputBuffer
+from podkit.agent.command_output import KILLED, Outcome, OutputBuffer
 from podkit.agent.command_request import CommandRequest, Place
 from podkit.agent.protocol import EndFlag, StartFlag
-from podkit.agent.silence import PING_SECONDS, SILENT_SECONDS, Silence, SilenceWatch
+from podkit.agent.silence import COMMAND_PING_SECONDS, SILENT_SECONDS, Silence, SilenceWatch
 from podkit.agent.start_failure import settle_not_started
 from podkit.backends.base import Stream
 from podkit.errors import CommandInterrupted, EngineTimeout, InvalidInput, PodkitError, SessionBusy
@@ -32,7 +32,6 @@ _SEND_SECONDS = 30.0  # an agent that takes nothing for so long has been stopped
 _CREDIT_BYTES = WINDOW_BYTES // 4
 _INPUT_BYTES = 256 << 10  # sent at once: other commands' frames wait meanwhile
 _LATE_SECONDS = 0.5  # for the remaining output of a timed-out command
-_KILLED = 137
 _READING = "reading the command's output"
 _LATE = "the agent did not end the command in time"
 _PAUSED = "the container is paused: unpause it, such as with 'docker unpause'; the command does not run on then"
@@ -397,10 +396,10 @@ class AgentCommand:
         assert self._call.ended is not None
         code, flags = self._call.ended
         self.outcome.exit_code = code
-        if (code == _KILLED or EndFlag.LOST in flags) and not self._call.timed_out:
+        if (code == KILLED or EndFlag.LOST in flags) and not self._call.timed_out:
             # killed: by its caller, the kernel, or with its whole container?
             try:  # a container that is ending kills its commands before its agent
-                self._channel.ping(self._deadline.at_most(PING_SECONDS))
+                self._channel.ping(self._deadline.at_most(COMMAND_PING_SECONDS))
             except (ChannelBroken, EngineTimeout) as exc:
                 self._settle_loss(exc)
                 return

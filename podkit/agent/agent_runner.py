@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from podkit.agent.agent_command import AgentCommand
-from podkit.agent.channel import ChannelBroken
+from podkit.agent.channel import PING_SECONDS, ChannelBroken
 from podkit.agent.channel_pool import ChannelPool, Link
 from podkit.agent.channel_recovery import ChannelRecovery
 from podkit.agent.command_output import Outcome
@@ -14,8 +14,6 @@ from podkit.agent.runner import Restarts, latest, needs_agent
 from podkit.backends.base import Backend, Deadline
 from podkit.errors import ContainerNotFound, ContainerNotRunning
 from podkit.utils._deadline import NEVER
-
-_PING_SECONDS = 1.5
 
 
 class AgentRunner:
@@ -56,7 +54,7 @@ class AgentRunner:
             link = self._links.get(container_id, None, deadline)
             if link is None:
                 return self._engine.is_busy(container_id)
-            return link.channel.ping(deadline.at_most(_PING_SECONDS)) > 0
+            return link.channel.ping(deadline.at_most(PING_SECONDS)) > 0
         except (ContainerNotFound, ContainerNotRunning, ChannelBroken):
             return False
 

@@ -34,6 +34,9 @@ from podkit.utils._fork import renew_after_fork
 
 _COMPLAINT_BYTES = 1 << 10
 _REST_SECONDS = 0.5
+PING_SECONDS = 1.5
+"""How long an agent has for a sign of life before its channel counts as broken."""
+
 _LOOK_SECONDS = 0.05  # how long to read on past a deadline: a flood never ends
 _AT_ONCE = Deadline.after(0)
 _PARENTS = "the channel belongs to the process that this one was forked from"

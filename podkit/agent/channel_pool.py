@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from podkit.agent import agent_program
 from podkit.agent.attached_stream import AttachedStream
-from podkit.agent.channel import Channel, ChannelBroken
+from podkit.agent.channel import PING_SECONDS, Channel, ChannelBroken
+from podkit.agent.command_output import SIGNALLED
 from podkit.agent.command_request import refused_user
 from podkit.agent.protocol import IN_WANT, NO_SUCH_USER, NOT_ALLOWED
 from podkit.agent.runner import running
@@ -21,7 +22,6 @@ from podkit.utils._deadline import held
 from podkit.utils._fork import renew_after_fork
 
 _GREETING_SECONDS = 20.0
-_PING_SECONDS = 1.5
 _SILENT_SECONDS = 0.1  # a channel that was silent for longer is asked for a sign of life before it gets a command: an
 # engine tells of a stopped container's end sooner than its stream does, but no stop is quicker than this
 _OPENING = "opening the channel to the container"
@@ -50,8 +50,7 @@ class Link(NamedTuple):
 
 
 _ROOT = "0"
-_SIGNALLED = 128
-_BAD_CALL = _SIGNALLED + 31  # SIGSYS: killed by a seccomp profile
+_BAD_CALL = SIGNALLED + 31  # SIGSYS: killed by a seccomp profile
 
 
 class _Ended(Exception):
@@ -190,7 +189,7 @@ class ChannelPool:
         if link.channel.silent_seconds < _SILENT_SECONDS:
             return True
         try:
-            link.channel.ping(deadline.at_most(_PING_SECONDS))
+            link.channel.ping(deadline.at_most(PING_SECONDS))
         except (ChannelBroken, EngineTimeout):
             running(self._backend, link.info.id, deadline)  # says so where it is paused
             return False
@@ -279,7 +278,7 @@ class ChannelPool:
         running(self._backend, info.id, deadline)
         if end.exit_code == NO_SUCH_USER:
             raise refused_user(whose) from end
-        if end.exit_code is not None and end.exit_code > _SIGNALLED and end.exit_code != _BAD_CALL:
+        if end.exit_code is not None and end.exit_code > SIGNALLED and end.exit_code != _BAD_CALL:
             # by something inside, which would like podkit to give up the agent for good
             raise ContainerNotRunning(f"the agent in container {info.name} was killed before it answered") from end
         is_unknown = end.exit_code is None and not end.has_greeted

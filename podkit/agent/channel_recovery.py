@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import Protocol
 
 from podkit._models.container_status import ContainerStatus
-from podkit.agent.channel import ChannelBroken
+from podkit.agent.channel import PING_SECONDS, ChannelBroken
 from podkit.agent.channel_pool import Link
-from podkit.agent.command_output import Outcome
+from podkit.agent.command_output import KILLED, SIGNALLED, Outcome
 from podkit.agent.engine_runner import SAME_RUN_SECONDS
 from podkit.agent.runner import GRACE_SECONDS, Restarts, ended
 from podkit.agent.silence import Silence
@@ -18,11 +18,8 @@ from podkit.backends.base import Deadline, NotStarted, WorkloadInfo
 from podkit.errors import CommandInterrupted, ContainerNotFound, ContainerNotRunning, EngineTimeout, PodkitError
 from podkit.utils._deadline import wait_until
 
-_PING_SECONDS = 1.5
 _DEAF_SECONDS = 20.0  # an agent that runs and answers nothing for so long does not hear
 _VAIN_SECONDS = 0.5  # an engine that was asked for so long just now, and said nothing, is not waited for once more
-_SIGNALLED = 128
-_KILLED = _SIGNALLED + 9
 
 _logger = logging.getLogger(__name__)
 
@@ -86,7 +83,7 @@ class ChannelRecovery:
         if not was_killed:  # the connection was cut: the agent notices and kills its commands
             raise _interrupted(str(cause)) from cause
         # something inside killed the agent: nobody knows any more which processes run there
-        outcome.exit_code = _KILLED
+        outcome.exit_code = KILLED
         self._restart(outcome)
 
     def _settled(self, seconds: float) -> WorkloadInfo:
@@ -104,19 +101,19 @@ class ChannelRecovery:
     def _agent_was_killed(self) -> bool:
         """Whether a signal has ended it. It ends by itself with its connection; an engine may then say 126 of it."""
         with suppress(NotStarted, PodkitError):
-            return (self._link.channel.exit_code(self._patience) or 0) > _SIGNALLED
+            return (self._link.channel.exit_code(self._patience) or 0) > SIGNALLED
         return False
 
     def stuck(self, cause: EngineTimeout, outcome: Outcome) -> None:
         """See `Recovery`."""
-        outcome.exit_code = _KILLED
+        outcome.exit_code = KILLED
         self._restart(outcome)
 
     def explain(self, silent_seconds: float, deadline: Deadline) -> Silence:
         """See `Recovery`."""
         before, began = self._link.info, time.monotonic()
         try:
-            patience = self._patience.at_most(min(_PING_SECONDS, deadline.remaining))
+            patience = self._patience.at_most(min(PING_SECONDS, deadline.remaining))
             now = self._restarts.look(before.id, deadline=patience)
         except PodkitError as exc:
             if isinstance(exc, EngineTimeout) and time.monotonic() - began >= _VAIN_SECONDS:

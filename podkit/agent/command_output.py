@@ -20,6 +20,11 @@ TIMEOUT_EXIT_CODE = 124
 MAX_OUTPUT_BYTES = 10 << 20
 """How much of each stream is kept where the caller sets no limit."""
 
+SIGNALLED = 128
+"""A program that signal n has ended has this plus n as its exit code, as a shell reports it."""
+
+KILLED = SIGNALLED + 9
+
 TextCallback = Callable[[str], object]
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from podkit._models.container_status import ContainerStatus
-from podkit.agent.command_output import Outcome, OutputBuffer
+from podkit.agent.command_output import KILLED, Outcome, OutputBuffer
 from podkit.agent.command_request import CommandRequest
 from podkit.agent.runner import GRACE_SECONDS, Restarts, ended, latest, needs_agent, running
 from podkit.backends.base import Backend, Chunk, Deadline, ExecSpec, ExecStream, NotStarted, Stream, WorkloadInfo
@@ -43,7 +43,6 @@ _DRAIN_LONGEST_SECONDS = 1.0
 _LAST_ASK_SECONDS = 0.4
 _INLINE_INPUT_BYTES = 64 << 10  # fits the socket's empty buffer, so that writing it cannot block
 SAME_RUN_SECONDS = 0.25
-_KILLED = 137
 _NO_AGENT = "no agent was asked for"
 
 if TYPE_CHECKING:
@@ -261,7 +260,7 @@ class _Run:
             ContainerNotFound: the container was removed.
             ContainerNotRunning: it has ended, or was restarted long before the command's own time was over.
         """
-        if self._outcome.exit_code != _KILLED:
+        if self._outcome.exit_code != KILLED:
             return
 
         def restarted() -> bool:

@@ -13,7 +13,8 @@ from podkit.errors import EngineTimeout
 SILENT_SECONDS = 3.0
 """An agent that was silent for longer is asked for a sign of life while a command is waited for."""
 
-PING_SECONDS = 1.0
+COMMAND_PING_SECONDS = 1.0
+"""How long an agent has for it then: less than otherwise, as a command waits."""
 
 
 class Silence(Enum):
@@ -44,7 +45,7 @@ class SilenceWatch:
             return Silence.BUSY
         self._looked_at = now
         try:
-            self._channel.ping(deadline.at_most(PING_SECONDS))
+            self._channel.ping(deadline.at_most(COMMAND_PING_SECONDS))
         except EngineTimeout:
             if not deadline.expired:  # a timed-out command has to be ended, silent agent or not
                 return self._explain(silent, deadline)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +116,18 @@ class ContainerLifecycle(ABC):
                 raise InvalidInput(f"on_container_creating returned {shown(used)}: return the config to be used")
             used = used.checked_copy()
         with self._cleaning_up(identity, used):
-            mounts = self._checked_mounts(identity, used, deadline)
-            workspace = self._workspace_label(identity, deadline)
-            record = self._create(identity, used, requested, workspace, mounts, deadline)
+            draft = ContainerRecord(
+                id="",  # the engine's to choose
+                name=identity.name,
+                user_id=user_id,
+                session_id=session_id,
+                config=used,
+                requested=requested,
+                created_at=utc_now(),
+                mounts=self._checked_mounts(identity, used, deadline),
+                workspace=self._workspace_label(identity, deadline),
+            )
+            record = self._create(identity, draft, deadline)
         return record.id, record.name
 
     def recreate_container(self, record: ContainerRecord, *, deadline: Deadline | None = None) -> ContainerRecord:
@@ -132,31 +142,14 @@ class ContainerLifecycle(ABC):
             mounts = record.mounts  # of another manager's workspace, where this one has none of its own
             if record.workspace == self._workspace_label(identity, deadline):
                 mounts = self._checked_mounts(identity, record.config, deadline)
-            return self._create(identity, record.config, record.requested, record.workspace, mounts, deadline)
+            draft = replace(record, id="", created_at=utc_now(), mounts=mounts, was_found=False)
+            return self._create(identity, draft, deadline)
 
     def _identity_of(self, record: ContainerRecord) -> Identity:
         return Identity.of(self.container_prefix, record.user_id, record.session_id)
 
-    def _create(
-        self,
-        identity: Identity,
-        config: ContainerConfig,
-        requested: Request,
-        workspace: str,
-        mounts: Sequence[Mapping[str, Any]],
-        deadline: Deadline | None,
-    ) -> ContainerRecord:
-        draft = ContainerRecord(
-            id="",
-            name=identity.name,
-            user_id=identity.user_id,
-            session_id=identity.session_id,
-            config=config,
-            requested=requested,
-            created_at=utc_now(),
-            workspace=workspace,
-            mounts=mounts,
-        )
+    def _create(self, identity: Identity, draft: ContainerRecord, deadline: Deadline | None) -> ContainerRecord:
+        config = draft.config
 
         def pulling(text: str) -> None:
             notify(self.event_handler.on_image_pulling, config.image, text)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import Enum
 
 from podkit._models.container_status import ContainerStatus
+from podkit.agent.command_output import KILLED, SIGNALLED
 from podkit.backends.base import WorkloadInfo
 
-KILLED = 128 + 9
-_TERMINATED = 128 + 15
+_TERMINATED = SIGNALLED + 15
 
 
 class Remedy(Enum):

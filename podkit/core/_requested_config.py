@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from podkit._models import lazy as models
 from podkit.errors import InvalidInput
-from podkit.utils._checks import shown
+from podkit.utils._checks import normal_address, shown
 from podkit.utils._naming import digest
 
 if TYPE_CHECKING:
     from podkit.core.models import ContainerConfig
-
-
-def _same_address(text: str) -> str:
-    """Return one form for all spellings of an address."""
-    import ipaddress  # late: few configurations name a host
-
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +36,7 @@ class Request:
         data |= {
             "memory_limit": config.memory_limit_bytes,
             "shm_size": config.shm_size_bytes,
-            "extra_hosts": {name.lower(): _same_address(address) for name, address in config.extra_hosts.items()},
+            "extra_hosts": {name.lower(): normal_address(text) or text for name, text in config.extra_hosts.items()},
             "ports": sorted(config.ports),
             "networks": sorted(config.networks),
             "volumes": sorted(mounts, key=lambda mount: str(mount["target"])),

@@ -283,12 +283,12 @@ class SessionEntry:
         """Whether this is the session of a container."""
         return self.session is not None and self.session.container_id == container_id
 
-    def mark_failed(self, container_id: str, log: str) -> bool:
+    def mark_failed(self, log: str) -> bool:
         """Mark the session `ERROR`, unless its container was brought back meanwhile. Needs the lock."""
         session = self.session
-        if session is None or session.container_id != container_id:
-            return False
-        info = self._manager.restarts.look_settled(container_id)  # again, now that no recovery is under way
+        assert session is not None
+        assert session.container_id is not None
+        info = self._manager.restarts.look_settled(session.container_id)  # again, now that no recovery is under way
         if remedy_for(info) not in (Remedy.RESTART, Remedy.RECREATE):
             return False
         found = (str(info.status) if info else "gone", reason(info), log)

@@ -45,7 +45,6 @@ class MountedWorkspaces:
     Remembers the inode of each container's mounted directory. If someone removes a directory and makes it again, the
     container keeps writing to the old one, unseen. While the container runs, no other directory can have that inode's
     number.
-
     """
 
     def __init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["BaseSessionManager"]
 
 T = TypeVar("T")
-
-_logger = logging.getLogger(__name__)
 
 
 class BaseSessionManager:
@@ -216,10 +213,11 @@ class BaseSessionManager:
     def popen_checked(self, user_id: str, session_id: str, request: CommandRequest) -> Command:
         """Start a command that has been checked; see `popen`."""
         manager, deadline = self.container_manager, latest(request.timeout)
-        entry = self._require(user_id, session_id, deadline)
-        return unless_interrupted(
-            lambda prepared: entry.use(lambda container_id: manager.open(container_id, request, prepared), deadline)
-        )
+
+        def start(prepared: list[Command]) -> Command:
+            return self.in_container(user_id, session_id, lambda id: manager.open(id, request, prepared), deadline)
+
+        return unless_interrupted(start)
 
     def in_container(self, user_id: str, session_id: str, action: Callable[[str], T], deadline: Deadline = NEVER) -> T:
         """Call `action` with the id of the session's running container. It is brought back if needed.
@@ -413,4 +411,4 @@ class BaseSessionManager:
         if entry is None:
             return False
         with entry.lock:
-            return entry.mark_failed(container_id, log)
+            return entry.serves(container_id) and entry.mark_failed(log)

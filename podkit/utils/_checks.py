@@ -262,6 +262,17 @@ def memory_bytes(value: str | int, what: str = "memory_limit", least_bytes: int 
     return int(amount)
 
 
+def normal_address(text: str) -> str | None:
+    """Return one spelling for all of an IP address. `None` if it is none, or has a scope."""
+    import ipaddress  # late: few configurations name a host
+
+    try:
+        found = str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+    return None if "%" in found else found  # a scope may hold any text, and hosts files take none
+
+
 def check_user(value: object) -> str:
     """Accept a user as `name`, `uid` or `uid:gid`."""
     user = check_text(value, "user")
